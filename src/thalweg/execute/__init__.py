@@ -1,1 +1,1 @@
-
+"""Where tasks are carried out: worker processes on this machine."""
