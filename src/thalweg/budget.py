@@ -124,10 +124,10 @@ class Budget:
             name, factor = _unit(unit)
             if name in limits:
                 raise ConfigError(f"budget: {name} is given twice, in {spec!r}")
-            limits[name] = amount * factor
+            limits[name] = _amount(unit, amount) * factor
         if not limits:
             raise ConfigError(f"budget: {spec!r} sets no limit; for example '20 min' or '12 runs, 1e15 flops'")
-        whole = {name: int(limits.pop(name)) for name in ("runs", "samples", "tokens") if name in limits}
+        whole = {name: _whole(name, limits.pop(name)) for name in ("runs", "samples", "tokens") if name in limits}
         return cls(**whole, **limits)  # type: ignore[arg-type]
 
     def limits(self) -> dict[str, float]:
@@ -194,6 +194,18 @@ def _amounts(spec: str | Mapping[str, float]) -> list[tuple[str, float]]:
         if match is None:
             raise ConfigError(f"budget: cannot read {part!r}; for example '20 min' or '12 runs, 1e15 flops'")
     return amounts
+
+
+def _amount(unit: str, amount: object) -> float:
+    if not isinstance(amount, int | float) or isinstance(amount, bool):
+        raise ConfigError(f"budget: {unit} = {amount!r} must be a number, such as {{ {unit} = 20 }}")
+    return float(amount)
+
+
+def _whole(name: str, amount: float) -> int:
+    if not (math.isfinite(amount) and amount == int(amount)):
+        raise ConfigError(f"budget: {name} = {amount:g} must be a whole number")
+    return int(amount)
 
 
 def _unit(unit: str) -> tuple[str, float]:

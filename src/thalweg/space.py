@@ -58,12 +58,16 @@ class Float(_Dimension):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and self.low <= value <= self.high  # type: ignore[operator]
 
+    def at(self, unit: float) -> float:
+        """The value at a share of the range, in [0, 1]."""
+        return _from_unit(unit, self.low, self.high, self.log)
+
     def sample(self, rng: np.random.Generator) -> float:
-        return _from_unit(_draw(self, rng), self.low, self.high, self.log)
+        return self.at(_draw(self, rng))
 
     def grid(self, resolution: int) -> list[Value]:
         """`resolution` values evenly spread over the range, both ends among them."""
-        return [_from_unit(u, self.low, self.high, self.log) for u in _spread(resolution)]
+        return [self.at(unit) for unit in _spread(resolution)]
 
     def describe(self) -> str:
         return f"{self.low:g} to {self.high:g}{', log scale' if self.log else ''}{_describe_prior(self)}"
@@ -80,22 +84,23 @@ class Integer(_Dimension):
     def contains(self, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
+    def at(self, unit: float) -> int:
+        """The value at a share of the range, in [0, 1]."""
+        # Half a step is added on both sides, so that the end values are as likely as the ones between.
+        value = round(_from_unit(unit, self.low - 0.5 + 1e-9, self.high + 0.5 - 1e-9, self.log))
+        return min(max(value, self.low), self.high)
+
     def sample(self, rng: np.random.Generator) -> int:
-        return self._round(_draw(self, rng))
+        return self.at(_draw(self, rng))
 
     def grid(self, resolution: int) -> list[Value]:
         """Every value where there are at most `resolution`, else that many spread over the range."""
         if self.high - self.low < resolution:
             return list(range(self.low, self.high + 1))
-        return list(dict.fromkeys(self._round(u) for u in _spread(resolution)))
+        return list(dict.fromkeys(self.at(unit) for unit in _spread(resolution)))
 
     def describe(self) -> str:
         return f"{self.low} to {self.high}{', log scale' if self.log else ''}{_describe_prior(self)}"
-
-    def _round(self, unit: float) -> int:
-        # Half a step is added on both sides, so that the end values are as likely as the ones between.
-        value = round(_from_unit(unit, self.low - 0.5 + 1e-9, self.high + 0.5 - 1e-9, self.log))
-        return min(max(value, self.low), self.high)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,10 @@ class Choice(_Dimension):
 
     def contains(self, value: object) -> bool:
         return any(_same(value, option) for option in self.options)
+
+    def at(self, unit: float) -> Value:
+        """The option at a share of the list, in [0, 1]: each takes an equal part."""
+        return self.options[min(int(unit * len(self.options)), len(self.options) - 1)]
 
     def sample(self, rng: np.random.Generator) -> Value:
         if self.prior is not None and rng.random() < PRIOR_WEIGHT[self.confidence]:

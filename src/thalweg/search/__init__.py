@@ -1,1 +1,93 @@
+"""Search: what to run next. A new strategy or sampler is one file here and one line in a table below.
 
+>>> from thalweg.space import Space
+>>> from thalweg.tree import Metric, Tree
+>>> from thalweg.budget import Left
+>>> space = Space.parse({"lr": {"log": [1e-5, 1e-3]}})
+>>> problem = Problem(space=space, metric=Metric.parse("accuracy"), horizon=lambda hyperparameters: 900, seed=0)
+>>> halving = strategy("halving", {"sampler": "random", "eta": 3}, problem)
+>>> [action.until for action in halving.decide(Tree(), free_slots=2, left=Left({"runs": 12}))]
+[100, 100]
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any
+
+from thalweg.errors import ConfigError, nearest
+from thalweg.search.strategy import Observation, Problem, Sampler, Strategy
+
+__all__ = ["SAMPLERS", "STRATEGIES", "Observation", "Problem", "Sampler", "Strategy", "strategy"]
+
+SAMPLERS: dict[str, str] = {
+    "grid": "thalweg.search.grid:Grid",
+    "random": "thalweg.search.random_search:RandomSearch",
+    "sobol": "thalweg.search.sobol:Sobol",
+    "tpe": "thalweg.search.tpe:tpe",
+    "gp": "thalweg.search.gp:gp",
+}
+"""Name to `module:attribute`, loaded when used. Called with the problem; keyword arguments are its options."""
+
+STRATEGIES: dict[str, str] = {
+    **dict.fromkeys(SAMPLERS, "thalweg.search.full:Full"),
+    "halving": "thalweg.search.halving:Halving",
+}
+"""As above, called with the problem, a sampler and the strategy's name. Every sampler's name is a strategy too, which
+trains each proposal to its horizon; any other strategy has the option `sampler`."""
+
+DEFAULT_SAMPLER = "tpe"
+
+
+def strategy(name: str, options: Mapping[str, Any], problem: Problem) -> Strategy:
+    """Make a strategy by its name.
+
+    Args:
+        name: one of `STRATEGIES`.
+        options: the strategy's own and those of its sampler, as in a study file.
+        problem: what is searched.
+    Raises:
+        ConfigError: an unknown name or option (the nearest is named), a wrong type, or a value out of range.
+    """
+    make_strategy = _load(STRATEGIES, name, "strategy")
+    rest = dict(options)
+    sampler_name = name if name in SAMPLERS else rest.pop("sampler", DEFAULT_SAMPLER)
+    make_sampler = _load(SAMPLERS, sampler_name, "strategy.sampler")
+    own, samplers = _option_types(make_strategy), _option_types(make_sampler)
+    for option, value in rest.items():
+        known = [*own, *samplers, *(() if name in SAMPLERS else ("sampler",))]
+        if option not in known:
+            what = nearest(option, known) if known else "It takes none"
+            raise ConfigError(f"strategy '{name}': unknown option {option!r}. {what}")
+        _check_type(option, value, (own | samplers)[option])
+    sampler = make_sampler(problem, **{key: value for key, value in rest.items() if key in samplers})
+    made: Strategy = make_strategy(problem, sampler, name, **{k: v for k, v in rest.items() if k in own})
+    return made
+
+
+def _load(table: Mapping[str, str], name: object, what: str) -> Any:
+    if not isinstance(name, str) or name not in table:
+        raise ConfigError(f"unknown {what} {name!r}. {nearest(str(name), table)}")
+    module, attribute = table[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _option_types(make: Any) -> dict[str, tuple[type, ...]]:
+    """The keyword-only arguments and the types that each accepts."""
+    function = make.__init__ if inspect.isclass(make) else make
+    hints = typing.get_type_hints(function)
+    keywords = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {keyword: typing.get_args(hints[keyword]) or (hints[keyword],) for keyword in keywords}
+
+
+def _check_type(option: str, value: object, types: tuple[type, ...]) -> None:
+    accepted = (*types, int) if float in types else types
+    # To Python, True is a whole number; to a user it is not.
+    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in types):
+        words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        wanted = " or ".join(words[kind] for kind in types if kind is not NoneType)
+        raise ConfigError(f"strategy.{option} = {value!r} must be {wanted}")

@@ -1,0 +1,25 @@
+"""A Gaussian process with expected improvement: the sharpest model where runs are few and the space is small."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from thalweg.errors import ConfigError
+from thalweg.search.optuna_bridge import Model, gp_sampler
+from thalweg.search.strategy import Problem, Sampler
+
+
+def gp(problem: Problem) -> Sampler:
+    """A Gaussian process by Optuna (Matern 5/2 kernel, log expected improvement).
+
+    Results still to come from pending runs are averaged over. Diverged runs count as bad as the worst finite result:
+    a Gaussian process cannot hold infinities. Dimensions that exist under a condition only are drawn by TPE. Priors
+    shape the start-up points only (`startup.py`).
+
+    Raises:
+        ConfigError: if torch, which Optuna's process is written in, is not installed.
+    Source: Jones et al. 1998 (expected improvement); Ament et al. 2023, arXiv:2310.20708 (its logarithm).
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigError("strategy = 'gp' needs torch: pip install 'thalweg[train]', or use 'tpe'")
+    return Model(problem, gp_sampler)

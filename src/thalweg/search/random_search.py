@@ -1,0 +1,24 @@
+"""Random search: the reference that everything else has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from thalweg.search.strategy import Observation, Problem
+from thalweg.space import Hyperparameters
+
+
+class RandomSearch:
+    """Independent draws from the space: from the priors where there are some, else uniform on each dimension's scale.
+
+    Source: Bergstra and Bengio 2012, "Random search for hyper-parameter optimization", JMLR 13.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+
+    def propose(
+        self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int
+    ) -> Hyperparameters | None:
+        """See `Sampler.propose`."""
+        return self._problem.space.sample(self._problem.rng(index))

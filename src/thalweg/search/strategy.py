@@ -1,0 +1,123 @@
+"""What a strategy and a sampler are, and the problem that both are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from thalweg.budget import Left
+from thalweg.errors import ConfigError
+from thalweg.space import Hyperparameters, Space
+from thalweg.tree import Action, Metric, Run, Start, Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is searched."""
+
+    space: Space
+    metric: Metric
+    horizon: Callable[[Hyperparameters], int]
+    """The position at which a run with these hyperparameters is complete, in the study's unit."""
+    seed: int
+    """Decides every draw, together with the tree. Not negative."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed = {self.seed} must not be negative, such as 0")
+
+    def rng(self, index: int) -> np.random.Generator:
+        """The randomness of one new root: nothing else may be drawn from, so that a crash changes no draw."""
+        return np.random.default_rng(np.random.SeedSequence([self.seed, index]))
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a sampler learns from."""
+
+    hyperparameters: Hyperparameters
+    loss: float
+    """To minimise; infinite for a diverged run."""
+
+
+class Sampler(Protocol):
+    """Proposes hyperparameters for new roots: a pure function of its arguments and the problem."""
+
+    def propose(
+        self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int
+    ) -> Hyperparameters | None:
+        """Choose the next root.
+
+        Args:
+            observations: results so far, in order of the runs' numbers; some may lie outside the space.
+            pending: roots without a result yet.
+            index: number of roots that the strategy started before this one.
+        Returns:
+            A point of the space with the fixed values, or None where there is nothing more to propose.
+        """
+        ...
+
+
+class Strategy(Protocol):
+    """Decides what happens next: a pure function of the tree. It may cache; without the cache it decides the same."""
+
+    def decide(self, tree: Tree, *, free_slots: int, left: Left) -> list[Action]:
+        """What to do now.
+
+        The loop first resubmits pending and interrupted runs, and enforces the budget itself; a strategy needs the
+        budget only to know whether new runs may still be created.
+
+        Args:
+            tree: all runs of the study.
+            free_slots: workers with nothing to do; at most as many actions are returned.
+            left: what remains of the budget.
+        Returns:
+            Actions, or none: to wait for active runs or, where no run is active, to end the study.
+        """
+        ...
+
+
+def num_starts(free_slots: int, left: Left) -> int:
+    """How many new roots there may be now."""
+    return max(0, min(free_slots, int(left.amounts.get("runs", free_slots))))
+
+
+def sorted_roots(tree: Tree) -> list[Run]:
+    """Roots in order of creation, in whatever order the tree took them in."""
+    return sorted(tree.roots(), key=lambda run: run.number)
+
+
+def is_own(run: Run) -> bool:
+    """Whether the strategy started it, rather than a person or the loop for its baseline."""
+    return run.origin not in ("hand", "baseline")
+
+
+def is_active(run: Run) -> bool:
+    """Whether a worker has it or it waits for one."""
+    return run.status == "running" or run.waits_for_worker
+
+
+def propose_roots(
+    sampler: Sampler,
+    observations: Sequence[Observation],
+    pending: Sequence[Hyperparameters],
+    *,
+    index: int,
+    count: int,
+) -> list[Hyperparameters]:
+    """Up to `count` proposals, each made in the knowledge of those before it."""
+    proposals: list[Hyperparameters] = []
+    for offset in range(count):
+        proposal = sampler.propose(observations, [*pending, *proposals], index + offset)
+        if proposal is None:
+            break
+        proposals.append(proposal)
+    return proposals
+
+
+def start(problem: Problem, hyperparameters: Hyperparameters, until: int, origin: str) -> Start:
+    """A new root, never asked to train past its horizon."""
+    return Start(hyperparameters, min(until, problem.horizon(hyperparameters)), origin)
