@@ -1,0 +1,74 @@
+"""Learning curves, reduced for drawing: every spike stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from thalweg.report.view import StudyView
+
+if TYPE_CHECKING:
+    from thalweg.track.store import Store
+
+NUM_POINTS = 60_000
+"""Points of all curves together that a report holds: 12 bytes each in the file."""
+
+NUM_BUCKETS = (16, 1000)
+"""Least and most buckets per curve."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of one run over its lineage, by rising position: per bucket of neighbouring points its extremes."""
+
+    first: npt.NDArray[np.int64]
+    """Position of each bucket's first point."""
+    last: npt.NDArray[np.int64]
+    low: npt.NDArray[np.float64]
+    """Least finite value; NaN where there is none."""
+    high: npt.NDArray[np.float64]
+    num_nonfinite: npt.NDArray[np.int64]
+    """Values that are NaN or infinite, per bucket."""
+
+    def line(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Positions and values to draw: a point per bucket of equal values, its two extremes for any other."""
+        positions = np.stack([self.first, self.last], axis=1).ravel()
+        values = np.stack([self.low, self.high], axis=1).ravel()
+        single = (self.first == self.last) & ((self.low == self.high) | np.isnan(self.low))
+        kept = np.ones(positions.shape, dtype=bool)
+        kept[1::2] = ~single
+        return positions[kept], values[kept]
+
+
+Curves = Mapping[str, Mapping[str, Curve]]
+"""Metric -> run id -> curve."""
+
+
+def read_curves(store: Store, view: StudyView) -> dict[str, dict[str, Curve]]:
+    """The curves that a report draws: the study's metric on the validation split, training loss, gradient norm."""
+    found = [(run.id, set(store.metrics(run.id))) for run in view.tree]
+    present = set().union(*(names for _, names in found))
+    chosen = panel_metrics(view, present)
+    pairs = [(metric, run_id) for metric in chosen for run_id, names in found if metric in names]
+    least, most = NUM_BUCKETS
+    num_buckets = min(max(NUM_POINTS // (2 * max(len(pairs), 1)), least), most)
+    curves: dict[str, dict[str, Curve]] = {metric: {} for metric in chosen}
+    for metric, run_id in pairs:
+        reduced = store.reduced(run_id, metric, num_buckets=num_buckets)
+        curves[metric][run_id] = Curve(
+            reduced.first, reduced.last, reduced.low, reduced.high, np.asarray(reduced.num_nonfinite)
+        )
+    return curves
+
+
+def panel_metrics(view: StudyView, present: set[str]) -> Sequence[str]:
+    """Names of the curves to draw, in order from top to bottom."""
+    name = view.metric.name
+    validation = next((n for n in (f"validation/{name}", name) if n in present), None)
+    loss = next((n for n in ("train/loss", "loss") if n in present and n != validation), None)
+    gradient = next((n for n in ("train/gradient_norm", "gradient_norm") if n in present), None)
+    return [n for n in (validation, loss, gradient) if n is not None]
