@@ -51,7 +51,9 @@ def make_run(number: int, **changes: Any) -> Run:
     if "reports" not in fields:
         quality = 0.86 - 0.03 * (math.log10(fields["hyperparameters"]["lr"]) + 4.3) ** 2 + rng.normal(0, 0.004)
         at = fields["position"]
-        shares = [s for s in (1 / 9, 1 / 3, 1.0) if round(s * fields["horizon"]) <= at]
+        shares = [
+            s for s in (1 / 9, 1 / 3, 1.0) if fields.get("fork_position", -1) < round(s * fields["horizon"]) <= at
+        ]
         fields["reports"] = tuple(
             Report(round(s * fields["horizon"]), {"accuracy": quality - 0.06 * (1 - s), "loss": 0.4 - 0.1 * s})
             for s in shares
@@ -60,8 +62,11 @@ def make_run(number: int, **changes: Any) -> Run:
 
 
 def make_baseline(number: int = 0, **changes: Any) -> Run:
+    changes = {"reports": (Report(6000, {"accuracy": 0.836, "loss": 0.38}),)} | changes
     values = {"lr": 5e-5, "batch_size": 8, "epochs": 3, "warmup_fraction": 0.1}
-    return make_run(number, hyperparameters=values, horizon=6000, until=6000, position=6000, origin="baseline", **changes)
+    return make_run(
+        number, hyperparameters=values, horizon=6000, until=6000, position=6000, origin="baseline", **changes
+    )
 
 
 def spend(run: Run) -> dict[str, Cost]:

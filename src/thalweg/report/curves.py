@@ -14,7 +14,7 @@ from thalweg.report.view import StudyView
 if TYPE_CHECKING:
     from thalweg.track.store import Store
 
-NUM_POINTS = 60_000
+NUM_POINTS = 36_000
 """Points of all curves together that a report holds: 12 bytes each in the file."""
 
 NUM_BUCKETS = (16, 1000)
@@ -35,12 +35,14 @@ class Curve:
     """Values that are NaN or infinite, per bucket."""
 
     def line(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Positions and values to draw: a point per bucket of equal values, its two extremes for any other."""
-        positions = np.stack([self.first, self.last], axis=1).ravel()
-        values = np.stack([self.low, self.high], axis=1).ravel()
-        single = (self.first == self.last) & ((self.low == self.high) | np.isnan(self.low))
+        """Positions and values to draw: a point for a bucket of equal values, low-high-low across any other."""
+        middle = self.first + (self.last - self.first) // 2
+        positions = np.stack([self.first, middle, self.last], axis=1).ravel()
+        values = np.stack([self.low, self.high, self.low], axis=1).ravel()
         kept = np.ones(positions.shape, dtype=bool)
-        kept[1::2] = ~single
+        flat = (self.low == self.high) | np.isnan(self.low)
+        kept[1::3] = ~flat
+        kept[2::3] = ~(flat & (self.first == self.last))
         return positions[kept], values[kept]
 
 
@@ -55,7 +57,7 @@ def read_curves(store: Store, view: StudyView) -> dict[str, dict[str, Curve]]:
     chosen = panel_metrics(view, present)
     pairs = [(metric, run_id) for metric in chosen for run_id, names in found if metric in names]
     least, most = NUM_BUCKETS
-    num_buckets = min(max(NUM_POINTS // (2 * max(len(pairs), 1)), least), most)
+    num_buckets = min(max(NUM_POINTS // (3 * max(len(pairs), 1)), least), most)
     curves: dict[str, dict[str, Curve]] = {metric: {} for metric in chosen}
     for metric, run_id in pairs:
         reduced = store.reduced(run_id, metric, num_buckets=num_buckets)

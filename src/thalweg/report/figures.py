@@ -80,7 +80,7 @@ def history(view: StudyView) -> go.Figure | None:
     figure.update_xaxes(title_text="run number", tickformat="d", row=1, col=1)
     figure.update_xaxes(title_text=f"{unit} spent, by order of the runs", rangemode="tozero", row=2, col=1)
     if len(view.tree) <= 10:
-        figure.update_xaxes(dtick=1, row=1, col=1)
+        figure.update_xaxes(dtick=1, range=[-0.5, len(view.tree) - 0.5], row=1, col=1)
     return finish(figure, 620)
 
 
@@ -141,9 +141,9 @@ def costs(view: StudyView) -> go.Figure | None:
                 hoverinfo="text",
             )
     if any(shapes):
-        mark = {"color": GREY, "symbol": "square", "size": 10}
-        legend_only(figure, "hatched: failed or diverged", mode="markers", marker=mark)
-    figure.update_layout(barmode="stack", bargap=0.25, showlegend=True)
+        hatched = {"shape": "/", "fillmode": "overlay", "fgcolor": "#ffffff", "size": 6, "solidity": 0.4}
+        figure.add_bar(x=[None], y=[None], name="failed or diverged", marker={"color": GREY, "pattern": hatched})
+    figure.update_layout(barmode="stack", bargap=0.25, showlegend=True, legend={"traceorder": "normal"})
     figure.update_yaxes(title_text=unit, tickformat="~s" if field in ("flops", "tokens") else "~g")
     figure.update_xaxes(title_text="run number", tickformat="d", **({"dtick": 1} if len(runs) <= 20 else {}))
     if len(runs) <= 4:
@@ -230,6 +230,8 @@ def _marks(figure: go.Figure, view: StudyView, row: int, xs: Any, ends: Sequence
             text=[hover(view, runs[i]) for i in here],
             hoverinfo="text",
             cliponaxis=False,
+            row=row,
+            col=1,
         )
 
 
@@ -251,14 +253,17 @@ def _best_so_far(figure: go.Figure, view: StudyView, row: int, xs: Any) -> None:
         legendgroup="best",
         showlegend=row == 1 and bool(points),
         hoverinfo="skip",
+        row=row,
+        col=1,
     )
 
 
 def _curve(figure: go.Figure, view: StudyView, run: Run, curve: Curve, look: Look, row: int) -> None:
     positions, values = curve.line()
     inherited = positions <= run.fork_position if run.parent is not None else np.zeros(positions.shape, dtype=bool)
-    # The own part begins at the fork point, so that the two parts meet.
-    parts = [(inherited, 0.3), (~inherited | (positions == run.fork_position), 1.0)]
+    # The own part begins at the last inherited point, so that the two parts meet.
+    own = positions >= positions[inherited][-1] if inherited.any() else ~inherited
+    parts = [(inherited, 0.3), (own, 1.0)]
     for part, strength in parts:
         if not part.any():
             continue
@@ -357,7 +362,7 @@ def _baseline_value(view: StudyView) -> float | None:
 
 
 def _robust_range(values: Sequence[float], goal: str) -> list[float]:
-    """Ends of an axis: all values, but not a far outlier at the worse end, which would flatten all others."""
+    """Ends of an axis, the lesser one first: a far outlier at the worse end, which would flatten the rest, is cut."""
     low, high = min(values), max(values)
     first, third = np.quantile(values, [0.25, 0.75])
     reach = 4 * max(third - first, 1e-12)
@@ -365,7 +370,7 @@ def _robust_range(values: Sequence[float], goal: str) -> list[float]:
         low = max(low, first - reach)
     if goal == "min" and len(values) >= 5:
         high = min(high, third + reach)
-    pad = 0.06 * (high - low) or 0.02 * abs(high) or 0.5
+    pad = 0.1 * (high - low) or 0.02 * abs(high) or 0.5
     return [low - pad, high + pad]
 
 

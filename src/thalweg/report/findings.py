@@ -90,20 +90,17 @@ def held_back_difference(view: StudyView) -> Difference | None:
 def _with_test(view: StudyView, ours: Estimate, theirs: Estimate) -> str:
     name = view.metric.name
     gain = view.metric.loss(theirs.value) - view.metric.loss(ours.value)
-    moved = f"{difference(name, ours.value - theirs.value)} {name} on the held-back test split"
+    start = f"The best run's held-back test {name} differs from the baseline's by"
+    start = f"{start} {difference(name, ours.value - theirs.value)}{'' if gain >= 0 else ', for the worse'}"
     gap = held_back_difference(view)
     if gap is not None:
-        interval = f"95% interval {difference(name, gap.low)} to {difference(name, gap.high)}"
+        ends = f"{difference(name, gap.low).removesuffix(' points')} to {difference(name, gap.high)}"
         if gap.is_noise:
-            return f"The best run's {moved} may be noise: the {interval} includes zero."
-        if gain > 0:
-            return f"The best run's {moved} is more than noise ({interval})."
-        return f"The best run is worse than the baseline by more than noise: {moved} ({interval})."
+            return f"{start}, which may be noise: the 95% interval, {ends}, includes zero."
+        return f"{start}, which is more than noise: the 95% interval is {ends}."
     if overlap(ours, theirs):
-        return f"The best run's {moved} may be noise: the two 95% intervals overlap."
-    if gain > 0:
-        return f"The best run's {moved} is more than noise: the two 95% intervals do not overlap."
-    return f"The best run is worse than the baseline by more than noise: {moved}; the 95% intervals do not overlap."
+        return f"{start}, which may be noise: the two 95% intervals overlap."
+    return f"{start}, which is more than noise: the two 95% intervals do not overlap."
 
 
 def _without_test(view: StudyView, best: Run, baseline: Run) -> str:

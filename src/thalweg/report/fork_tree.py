@@ -87,7 +87,11 @@ def _evaluations(figure: go.Figure, view: StudyView, rows: dict[str, int]) -> No
             x=[x for x, _ in points],
             y=[y for _, y in points],
             mode="markers",
-            marker={"symbol": "line-ns", "size": 9, "line": {"width": 2, "color": GREY}},
+            marker={
+                "symbol": "line-ns",
+                "size": 9 if len(rows) <= MAX_LABELS else 4,
+                "line": {"width": 2, "color": GREY},
+            },
             name="evaluated",
             showlegend=True,
             hoverinfo="skip",

@@ -16,13 +16,12 @@ from thalweg.budget import SPEND_KINDS, Cost
 from thalweg.report.curves import Curves, read_curves
 from thalweg.report.figures import Panel, all_panels
 from thalweg.report.findings import changed, verdict
-from thalweg.report.palette import template
+from thalweg.report.palette import cost_axis, template
 from thalweg.report.style import SCRIPT, STYLE
-from thalweg.report.summary import estimate_text, main_cost, searched_text, statuses_text
+from thalweg.report.summary import cost_rows, estimate_text, main_cost, searched_text, statuses_text
 from thalweg.report.view import StudyView, read_view
 from thalweg.report.wording import (
     amount,
-    cost_text,
     duration,
     first_line,
     hyperparameters_text,
@@ -158,7 +157,7 @@ def _comparison(view: StudyView) -> str:
         estimates = [_estimates(view, run).get(metric) for run in runs]
         if any(estimates):
             rows.append(_row(f"held-back test {metric} (95% interval)", [estimate_text(metric, e) for e in estimates]))
-    rows.append(_row("cost", [cost_text(view.ledger.of(run.id)) for run in runs]))
+    rows += [_row(label, texts) for label, texts in cost_rows([view.ledger.of(run.id) for run in runs])]
     note = "<p class='note'>Values that differ from the baseline's are bold.</p>" if len(runs) == 2 else ""
     return _table(head, rows) + note
 
@@ -193,7 +192,16 @@ def _runs(view: StudyView) -> str:
     rest = [run for run in view.tree if run not in ranked]
     searched = list(dict.fromkeys(n for run in view.tree for n in run.hyperparameters))
     searched = [name for name in searched if name not in view.space.fixed]
-    head = ["run", "status", f"validation {view.metric.name}", *searched, f"position ({view.unit})", "cost", "from"]
+    _, _, unit = cost_axis(view)
+    head = [
+        "run",
+        "status",
+        f"validation {view.metric.name}",
+        *searched,
+        f"position ({view.unit})",
+        f"cost ({unit})",
+        "from",
+    ]
     rows = [_run_row(view, run, searched) for run in [*ranked, *rest]]
     return f"<div class='long'>{_table(head, rows)}</div>"
 
@@ -201,11 +209,12 @@ def _runs(view: StudyView) -> str:
 def _run_row(view: StudyView, run: Run, searched: Sequence[str]) -> str:
     origin = f"fork of {run.parent} at {run.fork_position:,}" if run.parent else run.origin
     value = result(run, view.metric)
+    field, factor, _ = cost_axis(view)
     cells = [
         "" if value is None else score(view.metric.name, value),
         *(number(run.hyperparameters[n]) if n in run.hyperparameters else "-" for n in searched),
         f"{run.position:,} of {run.horizon:,}",
-        main_cost(view.ledger.of(run.id)),
+        number(float(getattr(view.ledger.of(run.id), field)) / factor),
         origin,
     ]
     row = _row(run.id, [view.status(run), *cells])

@@ -60,6 +60,7 @@ class Look:
 
 
 _BEST = Look("best run", BLUE, 3.0, "solid", 1.0)
+_BEST_BASELINE = Look("best run, which is the baseline", BLUE, 3.0, "solid", 1.0)
 _BASELINE = Look("baseline", ORANGE, 2.5, "dash", 1.0)
 _GOOD = Look("other runs of the best fifth", GREEN, 1.5, "solid", 0.9)
 _OTHER = Look("other runs", GREY, 1.2, "solid", 0.55)
@@ -73,13 +74,13 @@ def looks(view: StudyView) -> dict[str, Look]:
     if (baseline := view.baseline) is not None:
         found[baseline.id] = _BASELINE
     if (best := view.best) is not None:
-        found[best.id] = _BEST
+        found[best.id] = _BEST_BASELINE if best.origin == "baseline" else _BEST
     return found
 
 
 def drawn_last(view: StudyView, found: Mapping[str, Look]) -> list[Run]:
     """The runs in drawing order: what matters most lies on top."""
-    order = [_OTHER, _GOOD, _BASELINE, _BEST]
+    order = [_OTHER, _GOOD, _BASELINE, _BEST_BASELINE, _BEST]
     return sorted(view.tree, key=lambda run: order.index(found[run.id]))
 
 
@@ -140,6 +141,7 @@ def template(*, dark: bool) -> dict[str, Any]:
         "zerolinecolor": grid,
         "zeroline": False,
         "automargin": True,
+        "ticklabelstandoff": 4,
         "title": {"standoff": 12, "font": {"size": 13}},
     }
     return {
@@ -149,6 +151,8 @@ def template(*, dark: bool) -> dict[str, Any]:
             "plot_bgcolor": "rgba(0,0,0,0)",
             "xaxis": axis,
             "yaxis": axis,
+            # What is written over lines needs a ground of the page's own colour.
+            "annotationdefaults": {"bgcolor": "rgba(28,32,38,0.8)" if dark else "rgba(255,255,255,0.8)"},
             "hovermode": "closest",
             "hoverlabel": {
                 "align": "left",

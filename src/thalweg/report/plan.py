@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thalweg.budget import Budget, Cost
-from thalweg.report.wording import amount, duration, number, plain
+from thalweg.report.wording import amount, duration, number, plain, range_text
 from thalweg.space import Space
 from thalweg.tree import Metric
 
@@ -65,7 +65,7 @@ def plan_table(plan: Plan) -> RenderableType:
 
 
 def _lines(plan: Plan) -> list[tuple[str, str]]:
-    dimensions = [f"{name}: {dimension.describe()}" for name, dimension in plan.space.dimensions.items()]
+    dimensions = [f"{name}: {range_text(dimension)}" for name, dimension in plan.space.dimensions.items()]
     fixed = [f"{name}: {number(value)} (fixed)" for name, value in plan.space.fixed.items()]
     goal = "highest" if plan.metric.goal == "max" else "lowest"
     work = [amount(f, getattr(plan.cost, f)) for f in ("tokens", "samples", "flops") if getattr(plan.cost, f)]

@@ -45,8 +45,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const theme = () => figures.templates[dark.matches ? "dark" : "light"];
 for (const [key, figure] of Object.entries(figures.drawn)) {
   Plotly.newPlot("figure-" + key, figure.data, {...figure.layout, template: theme()},
-    {responsive: true, displaylogo: false, displayModeBar: "hover",
-     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]});
+    {responsive: true, displayModeBar: false});
 }
 dark.addEventListener("change", () => {
   for (const key of Object.keys(figures.drawn)) Plotly.relayout("figure-" + key, {template: theme()});

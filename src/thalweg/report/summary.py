@@ -14,6 +14,7 @@ from thalweg.budget import SPEND_KINDS, Cost
 from thalweg.report.findings import NUM_TOP, changed, summary_dict, verdict
 from thalweg.report.view import StudyView
 from thalweg.report.wording import (
+    CostField,
     amount,
     cost_text,
     duration,
@@ -21,6 +22,7 @@ from thalweg.report.wording import (
     hyperparameters_text,
     number,
     plain,
+    range_text,
     result,
     score,
 )
@@ -47,7 +49,7 @@ def summary(view: StudyView) -> RenderableType:
 
 def searched_text(view: StudyView) -> str:
     """What was searched, how, and within what budget."""
-    names = ", ".join(f"{plain(name)} ({dim.describe()})" for name, dim in view.space.dimensions.items())
+    names = ", ".join(f"{plain(name)} ({range_text(dim)})" for name, dim in view.space.dimensions.items())
     sampler = f" with {view.strategy['sampler']}" if view.strategy.get("sampler") else ""
     budget = view.budget.describe() or "no limit"
     goal = "highest" if view.metric.goal == "max" else "lowest"
@@ -72,6 +74,23 @@ def estimate_text(metric: str, estimate: Estimate | None) -> str:
     return f"{score(metric, estimate.value)} ({interval}), n = {estimate.num_samples:,}"
 
 
+def cost_rows(costs: Sequence[Cost]) -> list[tuple[str, list[str]]]:
+    """A row per part of a cost that any of them has: its label, and a text per cost."""
+    fields: list[tuple[str, CostField]] = [
+        ("device time", "device_seconds"),
+        ("wall time", "seconds"),
+        ("samples", "samples"),
+        ("tokens", "tokens"),
+        ("FLOPs", "flops"),
+    ]
+    rows = [(label, field, [getattr(cost, field) for cost in costs]) for label, field in fields]
+    return [
+        (label, [amount(field, value).removesuffix(f" {label}") for value in values])
+        for label, field, values in rows
+        if any(values)
+    ]
+
+
 def _comparison(view: StudyView, best: Run) -> Table:
     baseline = view.baseline
     runs = [best] if baseline is None or baseline.id == best.id else [best, baseline]
@@ -89,7 +108,8 @@ def _comparison(view: StudyView, best: Run) -> Table:
     table.add_row(_text(f"validation {name}"), *map(_text, cells))
     if view.tests:
         table.add_row(_text(f"test {name} (95%)"), *(_text(estimate_text(name, view.test(run))) for run in runs))
-    table.add_row("cost", *(_text(cost_text(view.ledger.of(run.id))) for run in runs))
+    for label, texts in cost_rows([view.ledger.of(run.id) for run in runs]):
+        table.add_row(label, *texts)
     return table
 
 

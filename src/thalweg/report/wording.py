@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from thalweg.budget import Cost
-from thalweg.space import Value
+from thalweg.space import Choice, Dimension, Value
 from thalweg.tree import Metric, Run
 
 SHARES = frozenset({"accuracy", "f1", "precision", "recall"})
@@ -28,20 +28,21 @@ def plain(text: str) -> str:
 def number(value: Value | float) -> str:
     """A number to three significant digits, anything else as it is.
 
-    >>> [number(v) for v in (3.2e-05, 0.1, 16, 12345, 1234567.0, 2e15, 1.0, True, "lora")]
-    ['3.2e-5', '0.1', '16', '12,345', '1,230,000', '2e15', '1', 'True', 'lora']
+    >>> [number(v) for v in (3.2e-05, 1e-4, 0.1, 16, 12345, 1234567.0, 2e15, 1.0, True, "lora")]
+    ['3.2e-5', '1e-4', '0.1', '16', '12,345', '1,230,000', '2e15', '1', 'True', 'lora']
     """
     if isinstance(value, bool | str):
         return plain(str(value))
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) < 10**9 else _exponent(f"{value:.3g}")
+        return f"{value:,}" if abs(value) < 10**9 else number(float(value))
     if not math.isfinite(value):
         return {math.inf: "infinite", -math.inf: "-infinite"}.get(value, "not a number")
     if value == 0 or 1e-3 <= abs(value) < 1e3:
         return f"{value:.3g}" if abs(value) < 999.5 else "1,000" if value > 0 else "-1,000"
     if 1e3 <= abs(value) < 1e9:
         return f"{float(f'{value:.3g}'):,.0f}"
-    return _exponent(f"{value:.3g}")
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def score(metric: str, value: float | None) -> str:
@@ -93,12 +94,12 @@ def amount(field: CostField, value: float) -> str:
     ('1.5 device-minutes', '3.2e15 FLOPs', '1.25 M tokens', '1 sample')
     """
     if field == "device_seconds":
-        return f"{value / 3600:,.1f} device-hours" if value >= 36000 else f"{_short(value / 60)} device-minutes"
+        return f"{value / 3600:,.1f} device-hours" if value >= 36000 else _counted(_short(value / 60), "device-minute")
     if field == "seconds":
         return duration(value)
     if field == "flops":
         return f"{number(float(value))} FLOPs"
-    return f"{_short(value)} {field if value != 1 else field.removesuffix('s')}"
+    return _counted(_short(value), field.removesuffix("s"))
 
 
 def cost_text(cost: Cost) -> str:
@@ -113,6 +114,20 @@ def hyperparameters_text(hyperparameters: Mapping[str, Value]) -> str:
     'lr 3.2e-5, batch_size 16'
     """
     return ", ".join(f"{plain(name)} {number(value)}" for name, value in hyperparameters.items()) or "none"
+
+
+def range_text(dimension: Dimension) -> str:
+    """A dimension of a space.
+
+    >>> from thalweg.space import choice, log
+    >>> range_text(log(1e-6, 1e-3, prior=2e-5)), range_text(choice([8, 16]))
+    ('1e-6 to 0.001, log scale, prior 2e-5', '8, 16')
+    """
+    prior = "" if dimension.prior is None else f", prior {number(dimension.prior)}"
+    if isinstance(dimension, Choice):
+        return ", ".join(number(option) for option in dimension.options) + prior
+    scale = ", log scale" if dimension.log else ""
+    return f"{number(dimension.low)} to {number(dimension.high)}{scale}{prior}"
 
 
 def first_line(error: str | None, limit: int = 160) -> str:
@@ -140,9 +155,8 @@ def result(run: Run, metric: Metric) -> float | None:
     return next((r.metrics[metric.name] for r in reversed(run.reports) if metric.name in r.metrics), None)
 
 
-def _exponent(text: str) -> str:
-    mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+def _counted(text: str, unit: str) -> str:
+    return f"{text} {unit}" if text == "1" else f"{text} {unit}s"
 
 
 def _short(value: float) -> str:
