@@ -74,7 +74,7 @@ class Model:
         else:
             waiting = enumerate(pending, len(observations))
             trials = trials + [self._trial(n, point, None) for n, point in waiting if self._lies_in_space(point)]
-            proposal = self._ask(_View(trials, next_number=len(observations) + len(pending)), index)
+            proposal = self._ask(trials, index, number=len(observations) + len(pending))
         known = [*(seen.hyperparameters for seen in observations), *pending]
         retries = self._problem.rng(index).spawn(1)[0]
         for _ in range(_NUM_RETRIES):
@@ -83,10 +83,11 @@ class Model:
             proposal = self._problem.space.sample(retries)
         return proposal
 
-    def _ask(self, view: _View, index: int) -> Hyperparameters:
+    def _ask(self, trials: list[FrozenTrial], index: int, *, number: int) -> Hyperparameters:
         space = self._problem.space
         seed = int(self._problem.rng(index).integers(2**32))
         with _quiet():
+            view = _View(trials, next_number=number)
             study = optuna.Study(_STUDY_NAME, view, sampler=self._make_sampler(seed, space))
             trial = study.ask()
             chosen: dict[str, Value] = {}
