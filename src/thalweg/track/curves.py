@@ -1,0 +1,193 @@
+"""Reading curves: journal and chunks of a whole lineage as one, in full or in buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
+
+from thalweg.track.compaction import PACKED
+from thalweg.track.lineage import Link, lineage, read_lineage
+from thalweg.track.schema import chunk, journal
+from thalweg.track.series import (
+    BLOCK,
+    BLOCK_POINTS,
+    Blocks,
+    Chunk,
+    Ints,
+    Points,
+    Reduced,
+    Series,
+    join,
+    reduce_blocks,
+    settle_order,
+    single_blocks,
+    unpack,
+    unpack_journal,
+)
+
+_BLOCKS_PER_BUCKET = 4
+"""Summaries are used where a bucket gathers at least so many blocks, so that buckets stay nearly equal."""
+
+_MOST_MIXED = 200
+"""With more chunks than this to unpack, all are."""
+
+Links = dict[int, Link]
+
+
+def _of_lineage(query: Select[Any], table: Any, *, inherited: bool) -> Select[Any]:
+    """Rows of the run `run_key`, or of its lineage: those that give way before those that win."""
+    if not inherited:
+        return query.where(table.c.run_key == bindparam("run_key")).order_by(table.c.key)
+    query = query.join_from(lineage, table, table.c.run_key == lineage.c.key)
+    return query.order_by(lineage.c.depth.desc(), table.c.key)
+
+
+def _chunks(*columns: Any, inherited: bool) -> Select[Any]:
+    query = _of_lineage(
+        select(chunk.c.run_key, chunk.c.generation, chunk.c.key, *columns), chunk, inherited=inherited
+    ).where(chunk.c.metric == bindparam("metric"))
+    return query.where(chunk.c.first_position <= lineage.c.fork_limit) if inherited else query
+
+
+_waiting = select(journal.c.run_key, journal.c.names, journal.c.num_calls, journal.c.points)
+_extents = select(chunk.c.run_key, chunk.c.generation, chunk.c.metric, func.min(chunk.c.first_position))
+
+# Built once: putting a statement together takes longer than running it.
+_FULL = {flag: _chunks(*PACKED, inherited=flag) for flag in (False, True)}
+_SUMMARIES = {flag: _chunks(*PACKED[:4], inherited=flag) for flag in (False, True)}
+_JOURNALS = {flag: _of_lineage(_waiting, journal, inherited=flag) for flag in (False, True)}
+_EXTENTS = {
+    flag: _of_lineage(_extents, chunk, inherited=flag)
+    .order_by(None)
+    .group_by(chunk.c.run_key, chunk.c.generation, chunk.c.metric)
+    for flag in (False, True)
+}
+_BY_KEY = select(chunk.c.key, *PACKED).where(chunk.c.key.in_(bindparam("keys", expanding=True)))
+
+
+def read_metrics(connection: Connection, run_key: int, *, inherited: bool) -> list[str]:
+    """The names of the metrics that have a visible point, sorted."""
+    links = _links(connection, run_key, inherited=inherited)
+    found = set()
+    for key, generation, metric, first in connection.execute(_EXTENTS[inherited], {"run_key": run_key}):
+        if first <= links[key].visible_until(generation):
+            found.add(metric)
+    for _, points in _journals(connection, run_key, None, links, inherited=inherited):
+        found |= {name for name, visible in points.items() if len(visible)}
+    return sorted(found)
+
+
+def read_series(connection: Connection, run_key: int, metric: str, *, inherited: bool) -> Series:
+    """One metric's curve over a run's lineage, or of the run alone."""
+    links = _links(connection, run_key, inherited=inherited)
+    rows = connection.execute(_FULL[inherited], {"run_key": run_key, "metric": metric})
+    parts = [(row[0], _clip(unpack(Chunk(*row[3:])), links[row[0]].visible_until(row[1]))) for row in rows]
+    parts += _waiting_points(connection, run_key, metric, links, inherited=inherited)
+    points, owners = _merge(parts, links)
+    return Series(
+        positions=points.positions,
+        values=points.values,
+        times=points.times / 1000.0,
+        owners=owners,
+        runs=tuple(link.run_id for link in links.values()),
+        fork_positions=tuple(link.fork_position for link in links.values()),
+    )
+
+
+def read_reduced(connection: Connection, run_key: int, metric: str, num_buckets: int, *, inherited: bool) -> Reduced:
+    """One metric's curve in at most so many buckets."""
+    links = _links(connection, run_key, inherited=inherited)
+    rows = connection.execute(_SUMMARIES[inherited], {"run_key": run_key, "metric": metric}).all()
+    blocks = None
+    if sum([row[3] for row in rows]) >= num_buckets * BLOCK_POINTS * _BLOCKS_PER_BUCKET:
+        waiting = _waiting_points(connection, run_key, metric, links, inherited=inherited)
+        blocks = _summary_blocks(connection, rows, links, waiting)
+    if blocks is None:
+        series = read_series(connection, run_key, metric, inherited=inherited)
+        blocks = single_blocks(series.positions, series.values)
+    return reduce_blocks(blocks, num_buckets)
+
+
+def _links(connection: Connection, run_key: int, *, inherited: bool) -> Links:
+    links = read_lineage(connection, run_key)
+    return {link.key: link for link in (links if inherited else links[-1:])}
+
+
+def _summary_blocks(
+    connection: Connection, rows: Sequence[Row[Any]], links: Links, waiting: Sequence[tuple[int, Points]]
+) -> Blocks | None:
+    """Blocks of the whole curve, from summaries wherever a chunk is alone in its stretch; None where few are."""
+    seen, stretches = [], []
+    for row in rows:
+        until = links[row[0]].visible_until(row[1])
+        if until >= row[4]:
+            seen.append(row)
+            # A clipped chunk's summary tells of points that are hidden: make it overlap, so that it is unpacked.
+            stretches += [(row[4], min(row[5], until))] * (2 if until < row[5] else 1)
+    stretches += [(int(p.positions.min()), int(p.positions.max())) for _, p in waiting if len(p)]
+    shared = _shared(np.array(stretches, np.int64).reshape(-1, 2))
+    clear = [row for row in seen if row[4] not in shared]
+    mixed = [row for row in seen if row[4] in shared]
+    if len(mixed) > _MOST_MIXED:
+        return None
+    blocks: Blocks = np.frombuffer(b"".join([row[6] for row in clear]), BLOCK)
+    if mixed or waiting:
+        packed = {row[0]: Chunk(*row[1:]) for row in connection.execute(_BY_KEY, {"keys": [row[2] for row in mixed]})}
+        parts = [(row[0], _clip(unpack(packed[row[2]]), links[row[0]].visible_until(row[1]))) for row in mixed]
+        points, _ = _merge([*parts, *waiting], links)
+        blocks = np.concatenate([blocks, single_blocks(points.positions, points.values)])
+    return blocks[np.argsort(blocks["first"], kind="stable")]
+
+
+def _shared(stretches: Ints) -> set[int]:
+    """Where those of the stretches (first, last) begin that overlap another one."""
+    ordered = stretches[np.argsort(stretches[:, 0], kind="stable")]
+    first, last = ordered[:, 0], ordered[:, 1]
+    overlaps = first[1:] <= np.maximum.accumulate(last)[:-1]
+    with_next = last[:-1] >= first[1:]
+    return {*first[1:][overlaps].tolist(), *first[:-1][with_next].tolist()}
+
+
+def _waiting_points(
+    connection: Connection, run_key: int, metric: str, links: Links, *, inherited: bool
+) -> list[tuple[int, Points]]:
+    """What the journals of a lineage hold of a metric, as (run key, points)."""
+    found = _journals(connection, run_key, metric, links, inherited=inherited)
+    return [(key, points[metric]) for key, points in found if metric in points]
+
+
+def _journals(
+    connection: Connection, run_key: int, metric: str | None, links: Links, *, inherited: bool
+) -> list[tuple[int, dict[str, Points]]]:
+    """Per run with a journal: its visible points, by metric, in the order they were written."""
+    rows: dict[int, list[tuple[str, int, bytes]]] = {}
+    for key, names, num_calls, blob in connection.execute(_JOURNALS[inherited], {"run_key": run_key}):
+        rows.setdefault(key, []).append((names, num_calls, blob))
+    found = []
+    for key, entries in rows.items():
+        until = links[key].visible_until(links[key].generation)
+        written = unpack_journal(entries, metric)
+        found.append((key, {name: _clip(points, until) for name, points in written.items()}))
+    return found
+
+
+def _merge(parts: list[tuple[int, Points]], links: Links) -> tuple[Points, NDArray[np.int32]]:
+    """One curve of parts (run key, points), chunks before journals, and each point's run as a place in the lineage."""
+    places = {key: place for place, key in enumerate(links)}
+    # A run wins over what it inherits. The sort is stable: within a run, what was written last stays last.
+    ordered = sorted(parts, key=lambda part: places[part[0]])
+    points = join([part for _, part in ordered])
+    sizes = np.array([len(part) for _, part in ordered], np.int64)
+    owners = np.repeat(np.array([places[key] for key, _ in ordered], np.int32), sizes)
+    order = settle_order(points.positions)
+    return (points, owners) if order is None else (points.take(order), owners[order])
+
+
+def _clip(points: Points, until: int) -> Points:
+    if not len(points) or int(points.positions.max()) <= until:
+        return points
+    return points.take(points.positions <= until)

@@ -1,0 +1,129 @@
+"""Everything that holds for SQLite only: how it is opened, its transactions, its errors, its own checks."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+
+from thalweg.errors import StoreError
+
+BUSY_SECONDS = 30.0
+"""How long a transaction waits for another process's before it is given up."""
+
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "lustre", "gpfs", "beegfs"}
+
+
+def engine(path: Path, *, read_only: bool) -> Engine:
+    """An engine for one file. Nothing is opened until the first connection is asked for."""
+    uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
+    if read_only and not _can_share(path):
+        # Reading a WAL file means writing to the index file beside it, unless SQLite knows that nobody writes.
+        uri += "&immutable=1"
+
+    def connect() -> sqlite3.Connection:
+        # No isolation level: pysqlite starts no transaction by itself, `_begin` does.
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+    made = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=5, max_overflow=-1)
+    event.listen(made, "connect", _on_connect)
+    event.listen(made, "begin", _begin)
+    return made
+
+
+def _can_share(path: Path) -> bool:
+    return os.access(path.parent, os.W_OK) or path.with_name(path.name + "-wal").exists()
+
+
+def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: Connection) -> None:
+    mode = connection.get_execution_options().get("thalweg_mode", "read")
+    if mode == "read":
+        connection.exec_driver_sql("BEGIN")
+        return
+    # NORMAL: a commit survives the process, whatever kills it; FULL: the machine's loss of power as well.
+    connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if mode == 'strict' else 'NORMAL'}")
+    # IMMEDIATE takes the write lock now: a transaction that reads first and then writes would otherwise fail
+    # without waiting when another process has written in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def use_wal(made: Engine, path: Path) -> None:
+    """Switch the file to write-ahead logging, where readers never wait.
+
+    Raises:
+        StoreError: the file is on a network file system, where the log's shared memory does not work.
+    """
+    kind = file_system(path.parent)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StoreError(
+            f"{path} is on a network file system ({kind}), where SQLite loses data. Name a place on a local disk,"
+            " or a PostgreSQL database by its URL"
+        )
+    raw = made.raw_connection()
+    try:
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                (mode,) = raw.cursor().execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                # Two processes that switch at once: SQLite does not use its own waiting here.
+                if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                    raise explain(error, str(path)) from error
+                time.sleep(0.01)
+            except sqlite3.DatabaseError as error:
+                raise explain(error, str(path)) from error
+        if mode != "wal":
+            raise StoreError(f"{path}: SQLite cannot keep a write-ahead log there (it says {mode!r}); use a local disk")
+    finally:
+        raw.close()
+
+
+def file_system(folder: Path) -> str:
+    """The kind of file system that a folder is on, such as `ext4`; empty where it cannot be told."""
+    resolved = folder.resolve()
+    mounts = [part for part in psutil.disk_partitions(all=True) if resolved.is_relative_to(part.mountpoint)]
+    return str(max(mounts, key=lambda part: len(part.mountpoint)).fstype) if mounts else ""
+
+
+def explain(error: BaseException, where: str) -> StoreError:
+    """Say what an error of SQLite means and what would work."""
+    name = str(getattr(error, "sqlite_errorname", ""))
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return StoreError(
+            f"{where} was locked by another process for {BUSY_SECONDS:g} s. Look for a program that holds it open"
+            " in a long transaction, and try again"
+        )
+    if name.startswith("SQLITE_FULL"):
+        return StoreError(f"{where} cannot grow: the disk is full. Free some space there, then go on with the study")
+    if name.startswith("SQLITE_READONLY"):
+        return StoreError(
+            f"{where} cannot be written. Give yourself the right to write to it and its folder, or copy it"
+        )
+    if name == "SQLITE_NOTADB":
+        return StoreError(f"{where} is not a store: the file is no SQLite database. Name another place")
+    if name.startswith("SQLITE_CANTOPEN"):
+        return StoreError(f"{where} cannot be opened. Name a file in a folder that exists and that you may write to")
+    if name.startswith("SQLITE_CORRUPT"):
+        return StoreError(
+            f"{where} is damaged ({error}). Restore it from a copy, or save what is left: sqlite3 .recover"
+        )
+    if name.startswith("SQLITE_IOERR"):
+        return StoreError(f"{where}: the disk failed ({error}, {name}). See that it is there and has free space")
+    return StoreError(f"{where}: {error} {name}".rstrip())
+
+
+def check_file(connection: Connection) -> list[str]:
+    """What SQLite itself finds wrong with the file; empty where nothing is."""
+    found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check") if row[0] != "ok"]
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    return found + [f"table {row[0]}, row {row[1]}: it refers to a row of {row[2]} that is not there" for row in broken]

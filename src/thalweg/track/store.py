@@ -1,0 +1,296 @@
+"""The store: studies, trees of runs, their curves and what they cost, in an SQLite file or a PostgreSQL database."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from thalweg.budget import Ledger
+from thalweg.errors import ConfigError, StoreError
+from thalweg.space import Hyperparameters
+from thalweg.track import compaction, curves, integrity, runs, sqlite_engine, studies
+from thalweg.track.database import Database, open_database
+from thalweg.track.records import CheckpointRecord, Request, RunTimes, SessionRecord, StudyRecord
+from thalweg.track.series import Reduced, Series
+from thalweg.track.session import Session
+from thalweg.track.writer import RunWriter
+from thalweg.trainer import Estimate
+from thalweg.tree import Action, Run, Status, Tree
+
+
+class Store:
+    """One project's store. Threads may share it; another process opens its own.
+
+    Each method is one transaction. All raise StoreError where the store is locked, read-only, full or damaged, and for a
+    study or run that does not exist, with the nearest names.
+    """
+
+    def __init__(self, database: Database, location: str) -> None:
+        self.location = location
+        """What `Store.open` was given: where another process opens the same store."""
+        self._database = database
+        self._writers: weakref.WeakSet[RunWriter] = weakref.WeakSet()
+
+    @classmethod
+    def open(cls, location: str | Path, *, read_only: bool = False) -> Self:
+        """Open a store; create it, or bring one of an older version up to date, unless it is for reading only.
+
+        Args:
+            location: a file's path, whose folders are made, or an SQLAlchemy URL such as postgresql://user@host/database.
+        Raises:
+            StoreError: something else is there, a newer thalweg wrote it, or it cannot be opened.
+            ConfigError: a URL that cannot work.
+        """
+        return cls(open_database(location, read_only=read_only), str(location))
+
+    def close(self) -> None:
+        """Close the writers that this store has opened, and the connections."""
+        try:
+            for writer in list(self._writers):
+                writer.close()
+        finally:
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Studies
+
+    def create_study(self, name: str, config: Mapping[str, Any]) -> StudyRecord:
+        """Enter a study. Its config is kept as JSON.
+
+        Raises:
+            StoreError: there is one of this name.
+            ConfigError: a name that cannot be part of a file's name, or a config that is not JSON.
+        """
+        with self._database.write() as connection:
+            return studies.create_study(connection, name, config)
+
+    def studies(self) -> list[StudyRecord]:
+        """All of them, by order of creation."""
+        with self._database.read() as connection:
+            return studies.read_studies(connection)
+
+    def study(self, name: str) -> StudyRecord:
+        """One of them."""
+        with self._database.read() as connection:
+            return studies.read_study(connection, name)
+
+    def update_study(self, name: str, config: Mapping[str, Any]) -> StudyRecord:
+        """Replace its config: a larger budget, say."""
+        with self._database.write() as connection:
+            studies.update_study(connection, name, config)
+            return studies.read_study(connection, name)
+
+    def open_session(self, study: str) -> Session:
+        """Claim a study for this process's loop, until the session is closed or the process is gone.
+
+        Raises:
+            StoreError: a live process has it; the message says which.
+        """
+        return Session(self._database, study)
+
+    def live_session(self, study: str) -> SessionRecord | None:
+        """The process that runs the study's loop now, or None."""
+        with self._database.read() as connection:
+            return studies.read_live_session(connection, study)
+
+    # Runs
+
+    def create_run(
+        self,
+        study: str,
+        *,
+        hyperparameters: Hyperparameters,
+        horizon: int,
+        until: int,
+        seed: int,
+        origin: str,
+        parent: str | None = None,
+        fork_position: int = 0,
+    ) -> Run:
+        """Enter a run as `pending`, under the study's next number. A fork begins at `fork_position` of its parent.
+
+        Raises:
+            ConfigError: a number that is negative or too large, or a fork position without a parent.
+            StoreError: the parent belongs to another study.
+        """
+        fields = {
+            "hyperparameters": hyperparameters,
+            "horizon": horizon,
+            "until": until,
+            "seed": seed,
+            "origin": origin,
+            "parent": parent,
+            "fork_position": fork_position,
+        }
+        with self._database.write() as connection:
+            return runs.create_run(connection, study, fields)
+
+    def update_run(
+        self,
+        run_id: str,
+        *,
+        status: Status | None = None,
+        until: int | None = None,
+        position: int | None = None,
+        error: str | None = None,
+    ) -> Run:
+        """Change what is not None."""
+        values = runs.changed(status=status, until=until, position=position, error=error)
+        with self._database.write() as connection:
+            return runs.update_run(connection, run_id, values)
+
+    def read_run(self, run_id: str) -> Run:
+        """A run with its own reports."""
+        with self._database.read() as connection:
+            return runs.read_run(connection, run_id)
+
+    def read_tree(self, study: str) -> Tree:
+        """All runs of a study."""
+        with self._database.read() as connection:
+            return runs.read_tree(connection, study)
+
+    def run_study(self, run_id: str) -> str:
+        """The name of the study that a run belongs to."""
+        with self._database.read() as connection:
+            return runs.read_study_name(connection, run_id)
+
+    def run_times(self, run_id: str) -> RunTimes:
+        """When things happened to a run, and whether a process has it now."""
+        with self._database.read() as connection:
+            return runs.read_times(connection, run_id)
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run with its curves and records. What it has spent stays in the ledger; its number is not reused.
+
+        Raises:
+            StoreError: it has children, or is being trained.
+        """
+        with self._database.write() as connection:
+            runs.delete_run(connection, run_id)
+
+    def read_ledger(self, study: str) -> Ledger:
+        """What a study has spent, deleted runs included."""
+        with self._database.read() as connection:
+            return runs.read_ledger(connection, study)
+
+    # Requests
+
+    def add_request(self, study: str, action: Action) -> int:
+        """Ask the study's loop, which another process may run, for an action. Returns the request's id."""
+        with self._database.write() as connection:
+            return studies.add_request(connection, study, action)
+
+    def pending_requests(self, study: str) -> list[Request]:
+        """Those that wait for an answer, by order of arrival."""
+        with self._database.read() as connection:
+            return studies.read_pending(connection, study)
+
+    def answer_request(self, request_id: int, outcome: str) -> None:
+        """Say what became of a request; it waits no longer.
+
+        Raises:
+            StoreError: no such request waits.
+        """
+        with self._database.write() as connection:
+            studies.answer_request(connection, request_id, outcome)
+
+    # Curves
+
+    def writer(self, run_id: str, *, strict: bool = False) -> RunWriter:
+        """What records a run while it is trained. One at a time per run.
+
+        Args:
+            strict: commit at each call, such that it survives a loss of power, instead of every 100 ms.
+        """
+        opened = RunWriter(self._database, run_id, strict=strict)
+        self._writers.add(opened)
+        return opened
+
+    def metrics(self, run_id: str, *, inherited: bool = True) -> list[str]:
+        """The names of a run's metrics, sorted; those that it only inherits included, unless told otherwise."""
+        with self._database.read() as connection:
+            return curves.read_metrics(connection, self._key(connection, run_id), inherited=inherited)
+
+    def series(self, run_id: str, metric: str, *, inherited: bool = True) -> Series:
+        """A metric's curve over the run's lineage. Empty where there is no such metric.
+
+        A run inherits its parent's points up to and including the fork, as they were for it: a rewind of the parent that
+        is made later is not the child's past. Points that a writer has not committed yet are not seen.
+        """
+        with self._database.read() as connection:
+            return curves.read_series(connection, self._key(connection, run_id), metric, inherited=inherited)
+
+    def reduced(self, run_id: str, metric: str, *, num_buckets: int = 2000, inherited: bool = True) -> Reduced:
+        """A metric's curve in at most so many buckets of neighbouring points, with the exact extremes of each."""
+        if num_buckets < 1:
+            raise ConfigError(f"num_buckets = {num_buckets} must be at least 1")
+        with self._database.read() as connection:
+            key = self._key(connection, run_id)
+            return curves.read_reduced(connection, key, metric, num_buckets, inherited=inherited)
+
+    def cut(self, run_id: str, position: int) -> None:
+        """Hide the points and reports past a position that the run has written so far: it is rewound to there.
+
+        Nothing is deleted, and what is written from now on is seen at any position.
+        """
+        place = runs.as_position("position", position)
+        for writer in [writer for writer in self._writers if writer.run_id == run_id]:
+            writer.flush()
+        with self._database.write() as connection:
+            row = runs.find_run(connection, run_id, lock=True)
+            compaction.add_cut(connection, row.key, row.generation, place)
+
+    def compact(self, run_id: str) -> None:
+        """Move a run's journal into chunks; writers do so by themselves."""
+        with self._database.write() as connection:
+            row = runs.find_run(connection, run_id, lock=True)
+            compaction.compact(connection, row.key, row.generation)
+
+    # Checkpoints and held-back results
+
+    def checkpoints(self, run_id: str) -> list[CheckpointRecord]:
+        """The run's own, by rising position."""
+        with self._database.read() as connection:
+            return runs.read_checkpoints(connection, self._key(connection, run_id))
+
+    def drop_checkpoint(self, run_id: str, position: int) -> None:
+        """Remove a checkpoint's record; its folder is the caller's.
+
+        Raises:
+            StoreError: there is none at this position.
+        """
+        with self._database.write() as connection:
+            key = self._key(connection, run_id)
+            if not runs.drop_checkpoint(connection, key, position):
+                at = ", ".join(str(record.position) for record in runs.read_checkpoints(connection, key)) or "none"
+                raise StoreError(f"run {run_id!r} has no checkpoint at position {position}. It has: {at}")
+
+    def record_test(self, run_id: str, position: int, metrics: Mapping[str, Estimate]) -> None:
+        """Keep a result on data that the search never sees, which no strategy reads. The last one of a run stays."""
+        with self._database.write() as connection:
+            runs.record_test(connection, self._key(connection, run_id), position, metrics)
+
+    def read_tests(self, study: str) -> dict[str, tuple[int, dict[str, Estimate]]]:
+        """Run id -> (position, estimates), for the runs that have some."""
+        with self._database.read() as connection:
+            return runs.read_tests(connection, study)
+
+    def check_integrity(self) -> list[str]:
+        """All that is wrong with the store, a sentence each; empty where nothing is."""
+        with self._database.read() as connection:
+            of_file = sqlite_engine.check_file(connection) if self._database.is_sqlite else []
+            return [*of_file, *integrity.find_problems(connection)]
+
+    @staticmethod
+    def _key(connection: Any, run_id: str) -> int:
+        return int(runs.find_run(connection, run_id).key)

@@ -1,0 +1,325 @@
+"""One run's writer: what a worker records while it trains.
+
+Calls only append to memory. A thread commits what has gathered about every 100 ms, beats the run's heart, and compacts
+the journal when it has grown. Reports, checkpoints, `flush` and `finish` commit before they return.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import queue
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Row, update
+
+from thalweg.budget import Cost, SpendKind
+from thalweg.errors import ConfigError, StoreError
+from thalweg.track import compaction, runs, terminate
+from thalweg.track.database import Database
+from thalweg.track.json_text import encode
+from thalweg.track.lineage import MAX_POSITION
+from thalweg.track.liveness import BEAT_SECONDS, this_process
+from thalweg.track.records import CheckpointRecord
+from thalweg.track.schema import run
+from thalweg.track.series import CHUNK_POINTS, pack_journal
+from thalweg.tree import Status
+
+COMMIT_SECONDS = 0.1
+"""How often the thread commits: the most that a killed process loses."""
+
+_ROW_CALLS = 16_384
+"""The most calls in one journal row."""
+
+_log = logging.getLogger("thalweg")
+
+_Call = tuple[int, int, tuple[str, ...], bytes]
+"""Position, milliseconds since 1970, names, and the values as packed float64."""
+
+
+class RunWriter:
+    """Records a run's points, reports, checkpoints and spending. Threads may share it; use it as a context manager.
+
+    A store that is locked or full for a while never stops training: points wait in memory and are tried again. Only a
+    call that promises a commit raises StoreError, and its data is tried again by the next.
+    """
+
+    def __init__(self, database: Database, run_id: str, *, strict: bool = False) -> None:
+        self.run_id = run_id
+        self._database = database
+        self._strict = strict
+        self._calls: deque[_Call] = deque()
+        self._spent: deque[tuple[SpendKind, Cost]] = deque()
+        # Taken by a commit that has not succeeded yet; guarded by `_committing`.
+        self._unsaved: list[_Call] = []
+        self._unsaved_spent: dict[SpendKind, Cost] = {}
+        self._committing = threading.Lock()
+        self._committer: int | None = None
+        self._formats: dict[tuple[str, ...], struct.Struct] = {}
+        self._orders: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
+        self._closed = False
+        self._failing = False
+        with database.write() as connection:
+            row = runs.find_run(connection, run_id, lock=True)
+            started = {} if row.started is not None else {"started": time.time()}
+            values = runs.occupied_by(this_process()) | started
+            connection.execute(update(run).where(run.c.key == row.key).values(values))
+            self._num_waiting = compaction.num_journal_calls(connection, row.key)
+        self._last_beat = time.monotonic()
+        self._thread = threading.Thread(target=self._work, name=f"thalweg-writer-{run_id}", daemon=True)
+        self._thread.start()
+        terminate.watch(self)
+
+    def log(self, position: int, metrics: Mapping[str, float]) -> None:
+        """Record a point of each metric. The last write at a position wins; positions may come in any order.
+
+        Raises:
+            ConfigError: a position, name or value that cannot be recorded.
+            StoreError: the writer is closed; or, for a strict writer, the store cannot be written.
+        """
+        if self._closed:
+            raise StoreError(f"the writer of run {self.run_id!r} is closed; open another one to log more")
+        names = tuple(metrics)
+        layout = self._formats.get(names) or self._new_format(names)
+        try:
+            packed = layout.pack(*metrics.values())
+            place = operator.index(position)
+        except (struct.error, TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise _refusal(position, metrics) from error
+        if not 0 <= place <= MAX_POSITION:
+            raise _refusal(position, metrics)
+        # Appending to a deque is atomic: no lock, so that a signal may come at any point.
+        self._calls.append((place, time.time_ns() // 1_000_000, names, packed))
+        if self._strict:
+            self._commit()
+
+    def report(self, position: int, metrics: Mapping[str, float]) -> None:
+        """Record an evaluation, which runs are compared by, and its metrics as points named `validation/...`.
+
+        Raises:
+            ConfigError: as `log`; nothing is recorded then.
+            StoreError: the store cannot be written. The points are tried again; the report must be made again.
+        """
+        values = {name: _as_float(name, value) for name, value in metrics.items()}
+        self.log(position, {f"validation/{name}": value for name, value in values.items()})
+        place, now = operator.index(position), time.time()
+
+        def add(connection: Connection, row: Row[Any]) -> None:
+            runs.add_report(connection, row.key, place, values, now)
+            connection.execute(update(run).where(run.c.key == row.key).values(position=place))
+
+        self._commit(add)
+
+    def spend(self, kind: SpendKind, cost: Cost) -> None:
+        """Enter work into the ledger, beside what was entered before. It is committed with the points.
+
+        Raises:
+            ConfigError: an unknown kind, or an amount that is negative or not finite.
+        """
+        runs.check_spend(kind, cost)
+        if self._closed:
+            raise StoreError(f"the writer of run {self.run_id!r} is closed; open another one to enter spending")
+        self._spent.append((kind, cost))
+
+    def checkpoint(self, position: int, folder: str, digest: str, num_bytes: int) -> None:
+        """Record a checkpoint, with all that was logged before it. One at the same position is replaced.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        place = runs.as_position("position", position)
+        record = CheckpointRecord(
+            position=place, folder=str(folder), digest=digest, num_bytes=num_bytes, created=time.time()
+        )
+
+        def add(connection: Connection, row: Row[Any]) -> None:
+            runs.add_checkpoint(connection, row.key, record)
+            connection.execute(update(run).where(run.c.key == row.key).values(position=place))
+
+        self._commit(add)
+
+    def finish(self, status: Status, position: int, error: str | None = None) -> None:
+        """Commit everything with what became of the run, compact its journal, and close the writer.
+
+        Raises:
+            StoreError: the store cannot be written; the writer stays open.
+        """
+        values = runs.changed(status=status, position=position) | {"error": None}
+        if error is not None:
+            values["error"] = encode(error, "error")
+
+        def end(connection: Connection, row: Row[Any]) -> None:
+            connection.execute(update(run).where(run.c.key == row.key).values(values))
+
+        self._commit(end)
+        self._compact()
+        self.close()
+
+    def flush(self) -> None:
+        """Commit all that was logged.
+
+        Raises:
+            StoreError: the store cannot be written; what was logged is kept and tried again.
+        """
+        self._commit()
+
+    def close(self) -> None:
+        """Commit all that was logged and stop the thread. Closing twice does nothing.
+
+        Raises:
+            StoreError: the store cannot be written, and what it says was not written is lost with the writer.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._orders.put(None)
+        self._thread.join()
+        terminate.unwatch(self)
+        if not (self._calls or self._spent or self._unsaved or self._unsaved_spent):
+            return
+        try:
+            self._commit()
+        except StoreError as error:
+            lost = len(self._unsaved)
+            raise StoreError(f"{lost} calls of run {self.run_id!r} were not written: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def commit_from_signal(self, seconds: float) -> bool:
+        """Let the thread commit, and wait for it. Takes no lock that the interrupted code may hold."""
+        if self._committer == threading.get_ident():
+            return False
+        done = threading.Event()
+        self._orders.put(done)
+        done.wait(seconds)
+        return True
+
+    def _new_format(self, names: tuple[str, ...]) -> struct.Struct:
+        for name in names:
+            if not isinstance(name, str) or not name or "\0" in name or not name.isprintable():
+                raise ConfigError(f"metric name {name!r} must be a printable string, such as 'train/loss'")
+        self._formats[names] = struct.Struct(f"<{len(names)}d")
+        return self._formats[names]
+
+    def _work(self) -> None:
+        while True:
+            try:
+                done = self._orders.get(timeout=COMMIT_SECONDS)
+            except queue.Empty:
+                pass
+            else:
+                if done is None:
+                    return
+                self._try_commit()
+                done.set()
+                continue
+            beat_due = time.monotonic() - self._last_beat >= BEAT_SECONDS
+            if self._calls or self._spent or self._unsaved or self._unsaved_spent or beat_due:
+                self._try_commit()
+            if self._num_waiting >= CHUNK_POINTS:
+                self._compact()
+
+    def _try_commit(self) -> None:
+        # Whatever happens in this thread, training goes on; a call that must commit will raise what is wrong.
+        try:
+            self._commit()
+            self._failing = False
+        except Exception as error:
+            if not self._failing:
+                _log.warning("run %s: points are kept in memory and tried again: %s", self.run_id, error)
+            self._failing = True
+
+    def _commit(self, extra: Callable[[Connection, Row[Any]], None] | None = None) -> None:
+        with self._committing:
+            self._committer = threading.get_ident()
+            try:
+                self._take()
+                rows = _journal_rows(self._unsaved)
+                with self._database.write(strict=self._strict) as connection:
+                    row = runs.find_run(connection, self.run_id, lock=True)
+                    beat = update(run).where(run.c.key == row.key).values(heartbeat=time.time())
+                    connection.execute(beat)
+                    compaction.add_journal(connection, row.key, rows)
+                    runs.add_spend(connection, row, self._unsaved_spent)
+                    if extra is not None:
+                        extra(connection, row)
+                self._last_beat = time.monotonic()
+                self._num_waiting += len(self._unsaved)
+                self._unsaved, self._unsaved_spent = [], {}
+            finally:
+                self._committer = None
+        terminate.deliver_deferred()
+
+    def _take(self) -> None:
+        # As many as there are now: a fast caller must not keep the loop going.
+        for _ in range(len(self._calls)):
+            self._unsaved.append(self._calls.popleft())
+        for _ in range(len(self._spent)):
+            kind, cost = self._spent.popleft()
+            self._unsaved_spent[kind] = self._unsaved_spent.get(kind, Cost()) + cost
+
+    def _compact(self) -> None:
+        # Points are safe in the journal, and readers see them there: a failure here costs nothing but speed.
+        try:
+            with self._committing, self._database.write() as connection:
+                # Where it fails, it is tried again when as much has gathered again.
+                self._num_waiting = 0
+                row = runs.find_run(connection, self.run_id, lock=True)
+                compaction.compact(connection, row.key, row.generation)
+        except Exception as error:
+            _log.warning("run %s: its journal is left as it is: %s", self.run_id, error)
+
+
+def _journal_rows(calls: list[_Call]) -> list[tuple[str, int, bytes]]:
+    """Calls as journal rows, few of them, such that each metric's calls stay in their order."""
+    groups: list[list[_Call]] = []
+    holder: dict[str, int] = {}  # metric -> the group that has its last call
+    before: tuple[str, ...] | None = None
+    place = 0
+    for call in calls:
+        names = call[2]
+        if names != before:
+            # A call joins an older group only where nothing that came since then holds one of its metrics.
+            places = {holder.get(name, -1) for name in names}
+            place = places.pop() if len(places) == 1 else -1
+            before = names
+        if place < 0 or groups[place][0][2] != names or len(groups[place]) >= _ROW_CALLS:
+            place = len(groups)
+            groups.append([])
+            holder.update(dict.fromkeys(names, place))
+        groups[place].append(call)
+    return [_journal_row(group) for group in groups]
+
+
+def _journal_row(calls: list[_Call]) -> tuple[str, int, bytes]:
+    positions, times, names, values = zip(*calls, strict=True)
+    return encode(names[0], "names"), len(calls), pack_journal(positions, times, values)
+
+
+def _as_float(metric: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ConfigError(f"{metric} = {value!r} is not one number") from error
+
+
+def _refusal(position: object, metrics: Mapping[str, object]) -> ConfigError:
+    """What is wrong with a call that could not be packed."""
+    for name, value in metrics.items():
+        try:
+            _as_float(name, value)
+        except ConfigError as error:
+            return error
+    return ConfigError(f"position = {position!r} must be a whole number from 0 to 2**63 - 1")
