@@ -317,7 +317,7 @@ def _ends(name: str, kind: str, ends: object) -> tuple[Any, Any]:
 
 def _check(name: str, dimension: Dimension) -> None:
     where = f"space.{name}"
-    if dimension.confidence not in PRIOR_WIDTH:
+    if dimension.confidence not in list(PRIOR_WIDTH):
         raise ConfigError(f"{where}.confidence = {dimension.confidence!r}. Known: {', '.join(PRIOR_WIDTH)}")
     if not isinstance(dimension.when, Mapping):
         raise ConfigError(f"{where}.when = {dimension.when!r} must be a table, such as {{ adapter = 'lora' }}")
