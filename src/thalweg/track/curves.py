@@ -103,7 +103,7 @@ def read_reduced(connection: Connection, run_key: int, metric: str, num_buckets:
     links = _links(connection, run_key, inherited=inherited)
     rows = connection.execute(_SUMMARIES[inherited], {"run_key": run_key, "metric": metric}).all()
     blocks = None
-    if sum([row[3] for row in rows]) >= num_buckets * BLOCK_POINTS * _BLOCKS_PER_BUCKET:
+    if sum([num_points for _, _, _, num_points, *_ in rows]) >= num_buckets * BLOCK_POINTS * _BLOCKS_PER_BUCKET:
         waiting = _waiting_points(connection, run_key, metric, links, inherited=inherited)
         blocks = _summary_blocks(connection, rows, links, waiting)
     if blocks is None:
@@ -121,35 +121,39 @@ def _summary_blocks(
     connection: Connection, rows: Sequence[Row[Any]], links: Links, waiting: Sequence[tuple[int, Points]]
 ) -> Blocks | None:
     """Blocks of the whole curve, from summaries wherever a chunk is alone in its stretch; None where few are."""
-    seen, stretches = [], []
-    for row in rows:
-        until = links[row[0]].visible_until(row[1])
-        if until >= row[4]:
-            seen.append(row)
-            # A clipped chunk's summary tells of points that are hidden: make it overlap, so that it is unpacked.
-            stretches += [(row[4], min(row[5], until))] * (2 if until < row[5] else 1)
-    stretches += [(int(p.positions.min()), int(p.positions.max())) for _, p in waiting if len(p)]
-    shared = _shared(np.array(stretches, np.int64).reshape(-1, 2))
-    clear = [row for row in seen if row[4] not in shared]
-    mixed = [row for row in seen if row[4] in shared]
+    run_keys, generations, keys, _, firsts, lasts, summaries = (list(column) for column in zip(*rows, strict=True))
+    written_in = list(zip(run_keys, generations, strict=True))
+    bounds = {(key, generation): links[key].visible_until(generation) for key, generation in set(written_in)}
+    until = np.array([bounds[place] for place in written_in], np.int64)
+    first, last = np.array(firsts, np.int64), np.array(lasts, np.int64)
+    seen = first <= until
+    late = np.array([(p.positions.min(), p.positions.max()) for _, p in waiting if len(p)], np.int64).reshape(-1, 2)
+    alone = _alone(np.append(first[seen], late[:, 0]), np.append(np.minimum(last, until)[seen], late[:, 1]))
+    # A clipped chunk's summary tells of points that are hidden.
+    clear = np.zeros(len(rows), bool)
+    clear[seen] = alone[: int(seen.sum())] & (last <= until)[seen]
+    mixed = np.flatnonzero(seen & ~clear).tolist()
     if len(mixed) > _MOST_MIXED:
         return None
-    blocks: Blocks = np.frombuffer(b"".join([row[6] for row in clear]), BLOCK)
+    blocks: Blocks = np.frombuffer(b"".join([summaries[i] for i in np.flatnonzero(clear)]), BLOCK)
     if mixed or waiting:
-        packed = {row[0]: Chunk(*row[1:]) for row in connection.execute(_BY_KEY, {"keys": [row[2] for row in mixed]})}
-        parts = [(row[0], _clip(unpack(packed[row[2]]), links[row[0]].visible_until(row[1]))) for row in mixed]
+        chunks = connection.execute(_BY_KEY, {"keys": [keys[i] for i in mixed]})
+        packed = {key: Chunk(*columns) for key, *columns in chunks}
+        parts = [(run_keys[i], _clip(unpack(packed[keys[i]]), int(until[i]))) for i in mixed]
         points, _ = _merge([*parts, *waiting], links)
         blocks = np.concatenate([blocks, single_blocks(points.positions, points.values)])
-    return blocks[np.argsort(blocks["first"], kind="stable")]
+    starts = blocks["first"]
+    return blocks if bool((starts[1:] > starts[:-1]).all()) else blocks[np.argsort(starts, kind="stable")]
 
 
-def _shared(stretches: Ints) -> set[int]:
-    """Where those of the stretches (first, last) begin that overlap another one."""
-    ordered = stretches[np.argsort(stretches[:, 0], kind="stable")]
-    first, last = ordered[:, 0], ordered[:, 1]
-    overlaps = first[1:] <= np.maximum.accumulate(last)[:-1]
-    with_next = last[:-1] >= first[1:]
-    return {*first[1:][overlaps].tolist(), *first[:-1][with_next].tolist()}
+def _alone(first: Ints, last: Ints) -> NDArray[np.bool_]:
+    """Which of the stretches from first to last overlap no other one."""
+    order = np.argsort(first, kind="stable")
+    ordered_first, ordered_last = first[order], last[order]
+    alone = np.ones(len(first), bool)
+    alone[order[1:]] = ordered_first[1:] > np.maximum.accumulate(ordered_last)[:-1]
+    alone[order[:-1]] &= ordered_last[:-1] < ordered_first[1:]
+    return alone
 
 
 def _waiting_points(

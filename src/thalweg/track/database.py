@@ -50,6 +50,11 @@ class Database:
         with self._transaction("strict" if strict else "write") as connection:
             yield connection
 
+    def give_back_space(self) -> None:
+        """Let the file shrink after much was moved or deleted."""
+        if self.is_sqlite:
+            sqlite_engine.give_back_space(self.engine)
+
     def close(self) -> None:
         """Close all connections; SQLite then moves its log into the file."""
         # In a forked child the connections are the parent's: closing them there would harm the parent's file locks.

@@ -1,7 +1,7 @@
 """Points of a curve: packed into chunks, unpacked, put in order, and reduced for drawing.
 
 A chunk holds up to 4,096 points of one metric by rising position. Floats and integers are byte-shuffled (all first
-bytes, then all second bytes, ...), which puts the bytes that resemble each other side by side, and compressed with zstd.
+bytes, then all second bytes, ...), which puts bytes that resemble each other side by side, and compressed with zstd.
 Beside the points, a chunk keeps a summary of every 64 of them, so that a long curve is drawn without unpacking it.
 """
 

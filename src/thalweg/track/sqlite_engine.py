@@ -16,6 +16,9 @@ from thalweg.errors import StoreError
 BUSY_SECONDS = 30.0
 """How long a transaction waits for another process's before it is given up."""
 
+_SPARE_PAGES = 1024
+"""Empty pages of 4 KiB that are kept for what is written next."""
+
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "lustre", "gpfs", "beegfs"}
 
 
@@ -70,6 +73,8 @@ def use_wal(made: Engine, path: Path) -> None:
         )
     raw = made.raw_connection()
     try:
+        # Takes effect only in a file that has no tables yet: emptied pages can then be given back.
+        raw.cursor().execute("PRAGMA auto_vacuum = INCREMENTAL")
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -84,6 +89,20 @@ def use_wal(made: Engine, path: Path) -> None:
                 raise explain(error, str(path)) from error
         if mode != "wal":
             raise StoreError(f"{path}: SQLite cannot keep a write-ahead log there (it says {mode!r}); use a local disk")
+    finally:
+        raw.close()
+
+
+def give_back_space(made: Engine) -> None:
+    """Shorten the file where much of it is empty, as after the compaction of a journal that was written fast."""
+    raw = made.raw_connection()
+    try:
+        cursor = raw.cursor()
+        (empty,) = cursor.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = cursor.execute("PRAGMA page_count").fetchone()
+        if empty > _SPARE_PAGES and empty * 8 > pages:
+            # The statement takes a step per page. `execute` stops at the first, as no step returns anything.
+            cursor.executescript("PRAGMA incremental_vacuum")
     finally:
         raw.close()
 

@@ -24,8 +24,8 @@ from thalweg.tree import Action, Run, Status, Tree
 class Store:
     """One project's store. Threads may share it; another process opens its own.
 
-    Each method is one transaction. All raise StoreError where the store is locked, read-only, full or damaged, and for a
-    study or run that does not exist, with the nearest names.
+    Each method is one transaction. All raise StoreError where the store is locked, read-only, full or damaged, and for
+    a study or run that does not exist, with the nearest names.
     """
 
     def __init__(self, database: Database, location: str) -> None:
@@ -224,8 +224,8 @@ class Store:
     def series(self, run_id: str, metric: str, *, inherited: bool = True) -> Series:
         """A metric's curve over the run's lineage. Empty where there is no such metric.
 
-        A run inherits its parent's points up to and including the fork, as they were for it: a rewind of the parent that
-        is made later is not the child's past. Points that a writer has not committed yet are not seen.
+        A run inherits its parent's points up to and including the fork, as they were for it: a rewind of the parent
+        that is made later is not the child's past. Points that a writer has not committed yet are not seen.
         """
         with self._database.read() as connection:
             return curves.read_series(connection, self._key(connection, run_id), metric, inherited=inherited)

@@ -278,8 +278,9 @@ class RunWriter:
                 self._num_waiting = 0
                 row = runs.find_run(connection, self.run_id, lock=True)
                 compaction.compact(connection, row.key, row.generation)
+            self._database.give_back_space()
         except Exception as error:
-            _log.warning("run %s: its journal is left as it is: %s", self.run_id, error)
+            _log.warning("run %s: its journal was not made smaller: %s", self.run_id, error)
 
 
 def _journal_rows(calls: list[_Call]) -> list[tuple[str, int, bytes]]:
