@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from thalweg.budget import Budget, Cost, Ledger
-from thalweg.report.curves import Curve
 from thalweg.report.view import StudyView
 from thalweg.space import Space
+from thalweg.track.series import Reduced
 from thalweg.trainer import Estimate
 from thalweg.tree import Metric, Report, Run, Tree
 
@@ -24,8 +24,6 @@ SPACE = Space.parse(
         "warmup_fraction": 0.1,
     }
 )
-
-SCRIPT = "<script>alert(1)</script>"
 
 
 def make_run(number: int, **changes: Any) -> Run:
@@ -103,7 +101,7 @@ def make_view(runs: list[Run], **changes: Any) -> StudyView:
     return StudyView(**(fields | changes))
 
 
-def make_curve(run: Run, start: float, end: float, *, num: int = 200, spike: float | None = None) -> Curve:
+def make_curve(run: Run, start: float, end: float, *, num: int = 200, spike: float | None = None) -> Reduced:
     rng = np.random.default_rng(run.number)
     positions = np.linspace(0, max(run.position, 1), num).astype(np.int64)
     values = end + (start - end) * np.exp(-4 * positions / 6000) + rng.normal(0, 0.02 * abs(start), num)
@@ -111,10 +109,11 @@ def make_curve(run: Run, start: float, end: float, *, num: int = 200, spike: flo
     low, high = values.copy(), values.copy()
     if spike is not None:
         high[num // 2] = spike
-    return Curve(positions, positions + 1, low, high, np.zeros(num, dtype=np.int64))
+    zeros = np.zeros(num, dtype=np.int64)
+    return Reduced(positions, positions + 1, low, high, zeros, zeros + 2)
 
 
-def make_curves(view: StudyView, num: int = 200) -> dict[str, dict[str, Curve]]:
+def make_curves(view: StudyView, num: int = 200) -> dict[str, dict[str, Reduced]]:
     return {
         "validation/accuracy": {run.id: make_curve(run, 0.5, 0.84, num=min(num, 8)) for run in view.tree},
         "train/loss": {run.id: make_curve(run, 0.7, 0.2, num=num, spike=3.0) for run in view.tree},
@@ -169,10 +168,8 @@ def rich_view(num_runs: int = 12) -> StudyView:
 
 
 @pytest.fixture
-def everything() -> StudyView:
-    return rich_view()
-
-
-@pytest.fixture
-def many_views() -> Callable[[int], StudyView]:
-    return rich_view
+def make() -> SimpleNamespace:
+    """The builders above: test files cannot import them from here."""
+    return SimpleNamespace(
+        run=make_run, baseline=make_baseline, view=make_view, rich_view=rich_view, curves=make_curves, estimate=estimate
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from thalweg.report.view import StudyView
 
 if TYPE_CHECKING:
+    from thalweg.track.series import Reduced
     from thalweg.track.store import Store
 
 NUM_POINTS = 36_000
@@ -21,36 +21,23 @@ NUM_BUCKETS = (16, 1000)
 """Least and most buckets per curve."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One metric of one run over its lineage, by rising position: per bucket of neighbouring points its extremes."""
-
-    first: npt.NDArray[np.int64]
-    """Position of each bucket's first point."""
-    last: npt.NDArray[np.int64]
-    low: npt.NDArray[np.float64]
-    """Least finite value; NaN where there is none."""
-    high: npt.NDArray[np.float64]
-    num_nonfinite: npt.NDArray[np.int64]
-    """Values that are NaN or infinite, per bucket."""
-
-    def line(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Positions and values to draw: a point for a bucket of equal values, low-high-low across any other."""
-        middle = self.first + (self.last - self.first) // 2
-        positions = np.stack([self.first, middle, self.last], axis=1).ravel()
-        values = np.stack([self.low, self.high, self.low], axis=1).ravel()
-        kept = np.ones(positions.shape, dtype=bool)
-        flat = (self.low == self.high) | np.isnan(self.low)
-        kept[1::3] = ~flat
-        kept[2::3] = ~(flat & (self.first == self.last))
-        return positions[kept], values[kept]
+def line(curve: Reduced) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Positions and values to draw: a point for a bucket of equal values, low-high-low across any other."""
+    first, last = curve.first_position, curve.last_position
+    positions = np.stack([first, first + (last - first) // 2, last], axis=1).ravel()
+    values = np.stack([curve.min, curve.max, curve.min], axis=1).ravel()
+    kept = np.ones(positions.shape, dtype=bool)
+    flat = (curve.min == curve.max) | np.isnan(curve.min)
+    kept[1::3] = ~flat
+    kept[2::3] = ~(flat & (first == last))
+    return positions[kept], values[kept]
 
 
-Curves = Mapping[str, Mapping[str, Curve]]
+Curves = Mapping[str, Mapping[str, "Reduced"]]
 """Metric -> run id -> curve."""
 
 
-def read_curves(store: Store, view: StudyView) -> dict[str, dict[str, Curve]]:
+def read_curves(store: Store, view: StudyView) -> dict[str, dict[str, Reduced]]:
     """The curves that a report draws: the study's metric on the validation split, training loss, gradient norm."""
     found = [(run.id, set(store.metrics(run.id))) for run in view.tree]
     present = set().union(*(names for _, names in found))
@@ -58,12 +45,9 @@ def read_curves(store: Store, view: StudyView) -> dict[str, dict[str, Curve]]:
     pairs = [(metric, run_id) for metric in chosen for run_id, names in found if metric in names]
     least, most = NUM_BUCKETS
     num_buckets = min(max(NUM_POINTS // (3 * max(len(pairs), 1)), least), most)
-    curves: dict[str, dict[str, Curve]] = {metric: {} for metric in chosen}
+    curves: dict[str, dict[str, Reduced]] = {metric: {} for metric in chosen}
     for metric, run_id in pairs:
-        reduced = store.reduced(run_id, metric, num_buckets=num_buckets)
-        curves[metric][run_id] = Curve(
-            reduced.first, reduced.last, reduced.low, reduced.high, np.asarray(reduced.num_nonfinite)
-        )
+        curves[metric][run_id] = store.reduced(run_id, metric, num_buckets=num_buckets)
     return curves
 
 

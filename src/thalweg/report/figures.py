@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from thalweg.budget import SPEND_KINDS
-from thalweg.report.curves import Curve, Curves
+from thalweg.report.curves import Curves, line
 from thalweg.report.fork_tree import fork_tree
 from thalweg.report.importance import importance
 from thalweg.report.palette import (
@@ -36,6 +36,7 @@ from thalweg.report.palette import (
 from thalweg.report.parallel import parallel_coordinates
 from thalweg.report.view import StudyView
 from thalweg.report.wording import result, score
+from thalweg.track.series import Reduced
 from thalweg.tree import Run
 
 
@@ -72,8 +73,8 @@ def history(view: StudyView) -> go.Figure | None:
     for row, xs in ((1, numbers), (2, costs)):
         _best_so_far(figure, view, row, xs)
         _marks(figure, view, row, xs, ends)
-        if (line := _baseline_value(view)) is not None:
-            figure.add_hline(y=line, line={"color": ORANGE, "dash": "dash", "width": 1.5}, row=row, col=1)
+        if (level := _baseline_value(view)) is not None:
+            figure.add_hline(y=level, line={"color": ORANGE, "dash": "dash", "width": 1.5}, row=row, col=1)
     if _baseline_value(view) is not None:
         legend_only(figure, "baseline", mode="lines", line={"color": ORANGE, "dash": "dash", "width": 1.5})
     figure.update_yaxes(metric_axis(view), range=ends)
@@ -118,7 +119,7 @@ def learning_curves(view: StudyView, curves: Curves) -> go.Figure | None:
 def costs(view: StudyView) -> go.Figure | None:
     """What each run cost, stacked by kind; None where nothing was spent."""
     field, factor, unit = cost_axis(view)
-    if not getattr(view.ledger.total(), field):
+    if not getattr(view.total_cost, field):
         return None
     figure = go.Figure()
     runs = list(view.tree)
@@ -258,8 +259,8 @@ def _best_so_far(figure: go.Figure, view: StudyView, row: int, xs: Any) -> None:
     )
 
 
-def _curve(figure: go.Figure, view: StudyView, run: Run, curve: Curve, look: Look, row: int) -> None:
-    positions, values = curve.line()
+def _curve(figure: go.Figure, view: StudyView, run: Run, curve: Reduced, look: Look, row: int) -> None:
+    positions, values = line(curve)
     inherited = positions <= run.fork_position if run.parent is not None else np.zeros(positions.shape, dtype=bool)
     # The own part begins at the last inherited point, so that the two parts meet.
     own = positions >= positions[inherited][-1] if inherited.any() else ~inherited
@@ -285,7 +286,7 @@ def _curve(figure: go.Figure, view: StudyView, run: Run, curve: Curve, look: Loo
     broken = curve.num_nonfinite > 0
     if broken.any() and (finite := values[np.isfinite(values)]).size:
         figure.add_scatter(
-            x=curve.first[broken][:200],
+            x=curve.first_position[broken][:200],
             y=np.full(min(int(broken.sum()), 200), finite[-1]),
             mode="markers",
             marker={"symbol": "x", "color": VERMILLION, "size": 9},
@@ -374,8 +375,8 @@ def _robust_range(values: Sequence[float], goal: str) -> list[float]:
     return [low - pad, high + pad]
 
 
-def _spans_decades(curves: Sequence[Curve]) -> bool:
-    lows = np.concatenate([curve.low for curve in curves])
-    highs = np.concatenate([curve.high for curve in curves])
+def _spans_decades(curves: Sequence[Reduced]) -> bool:
+    lows = np.concatenate([curve.min for curve in curves])
+    highs = np.concatenate([curve.max for curve in curves])
     lows, highs = lows[np.isfinite(lows)], highs[np.isfinite(highs)]
     return bool(lows.size and lows.min() > 0 and highs.max() / lows.min() > 30)

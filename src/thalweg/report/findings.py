@@ -32,7 +32,7 @@ def summary_dict(view: StudyView) -> dict[str, Any]:
         "runs": {"total": len(view.tree), "by_status": dict(Counter(view.status(run) for run in view.tree))},
         "spent": {
             "wall_seconds": _json(view.ledger.wall_seconds),
-            "total": _cost(view.ledger.total()),
+            "total": _cost(view.total_cost),
             "by_kind": {kind: _cost(view.ledger.by_kind()[kind]) for kind in SPEND_KINDS},
             "failed_and_diverged": _cost(view.lost()),
         },

@@ -111,7 +111,7 @@ def _tiles(view: StudyView) -> str:
             if run is not None and not (title == "Baseline" and run.id == best.id):
                 tiles.append(_score_tile(view, title, run))
         tiles.append(("Best hyperparameters", _short(view, best), ""))
-    total = view.ledger.total()
+    total = view.total_cost
     spent = f"{amount('tokens', total.tokens)}, {amount('flops', total.flops)}" if total.tokens else ""
     tiles.append(("Whole search", main_cost(total), spent))
     if view.ledger.wall_seconds:
@@ -169,7 +169,7 @@ def _estimates(view: StudyView, run: Run) -> Mapping[str, Estimate]:
 def _costs(view: StudyView) -> str:
     kinds = view.ledger.by_kind()
     rows = [(str(kind), kinds[kind]) for kind in SPEND_KINDS if kinds[kind] != Cost()]
-    rows.append(("the whole search", view.ledger.total()))
+    rows.append(("the whole search", view.total_cost))
     if view.lost() != Cost():
         rows.append(("of it by failed and diverged runs", view.lost()))
     head = ["", "device time", "tokens", "samples", "FLOPs"]
@@ -189,7 +189,8 @@ def _cost_cells(cost: Cost) -> list[str]:
 def _runs(view: StudyView) -> str:
     """All runs: the finished ones first, the best on top, then the others in order of creation."""
     ranked = view.ranked()
-    rest = [run for run in view.tree if run not in ranked]
+    finished = {run.id for run in ranked}
+    rest = [run for run in view.tree if run.id not in finished]
     searched = list(dict.fromkeys(n for run in view.tree for n in run.hyperparameters))
     searched = [name for name in searched if name not in view.space.fixed]
     _, _, unit = cost_axis(view)

@@ -105,7 +105,7 @@ def hover(view: StudyView, run: Run) -> str:
 
 def cost_axis(view: StudyView) -> tuple[CostField, float, str]:
     """What the cost figures count in: the field, what to divide it by, and the axis' title."""
-    total = view.ledger.total()
+    total = view.total_cost
     if total.device_seconds > 0:
         if total.device_seconds >= 36000:
             return "device_seconds", 3600.0, "device-hours"

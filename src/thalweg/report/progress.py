@@ -85,7 +85,7 @@ class Progress:
         """The display, for a terminal of 80 columns or more."""
         active = tree.active()
         rows = Table.grid(padding=(0, 1), expand=False)
-        for width in (14, 16, 5, 13, 26):
+        for width in (14, 14, 5, 17, 24):
             rows.add_column(width=width, no_wrap=True, overflow="ellipsis")
         for run in active[:NUM_ACTIVE]:
             self._row(rows, run, *positions.get(run.id, (run.position, {})))
@@ -111,7 +111,7 @@ class Progress:
         loss = next((metrics[name] for name in ("train/loss", "loss") if name in metrics), None)
         rows.add_row(
             _line(run.id),
-            ProgressBar(total=length, completed=done, width=16),
+            ProgressBar(total=length, completed=done, width=14),
             f"{done / length:.0%}".rjust(4),
             f"loss {score('loss', loss)}" if loss is not None else run.status if position == run.fork_position else "",
             _line(hyperparameters_text(run.hyperparameters), "dim"),

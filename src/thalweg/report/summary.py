@@ -141,7 +141,7 @@ def _costs(view: StudyView) -> Table:
     for column in ("spent on", "device", "tokens", "FLOPs"):
         table.add_column(column, justify="left" if column == "spent on" else "right")
     rows: list[tuple[str, Cost]] = [(kind, kinds[kind]) for kind in SPEND_KINDS if kinds[kind] != Cost()]
-    for label, cost in [*rows, ("the whole search", view.ledger.total())]:
+    for label, cost in [*rows, ("the whole search", view.total_cost)]:
         _cost_row(table, label, cost, style="bold" if label == "the whole search" else "")
     if view.lost() != Cost():
         _cost_row(table, "of it by failed and diverged runs", view.lost())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from thalweg.budget import Budget, Cost, Ledger
@@ -52,6 +53,11 @@ class StudyView:
         """Those of the baseline run, or the configured ones where it has not run."""
         baseline = self.baseline
         return baseline.hyperparameters if baseline else self.config.get("baseline") or {}
+
+    @cached_property
+    def total_cost(self) -> Cost:
+        """All that was spent."""
+        return self.ledger.total()
 
     def status(self, run: Run) -> str:
         """The run's status, or `crashed`."""
