@@ -110,7 +110,8 @@ def _without_test(view: StudyView, best: Run, baseline: Run) -> str:
     if ours is None or theirs is None or not math.isfinite(theirs):
         reached = baseline.status if theirs is None else f"{score(name, theirs)} {name}"
         return f"The baseline ({reached}) has no usable {name} to compare the best run with."
-    return f"The best run has {difference(name, ours - theirs)} validation {name} against the baseline; {caution}."
+    moved = difference(name, ours - theirs)
+    return f"The best run's validation {name} differs from the baseline's by {moved}; {caution}."
 
 
 def _comparison(view: StudyView, best: Run | None, baseline: Run | None) -> dict[str, Any] | None:

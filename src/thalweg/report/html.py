@@ -121,7 +121,9 @@ def _tiles(view: StudyView) -> str:
     if best is None:
         tiles.append((f"Best {name}", "none yet", ""))
     cells = [
-        f"<div><dt>{_text(title)}</dt><dd>{_text(value)}</dd><p>{_text(note)}</p></div>" for title, value, note in tiles
+        f"<div class='{'number' if len(value) < 24 else 'words'}'><dt>{_text(title)}</dt><dd>{_text(value)}</dd>"
+        f"<p>{_text(note)}</p></div>"
+        for title, value, note in tiles
     ]
     return f"<dl class='tiles'>{''.join(cells)}</dl>"
 

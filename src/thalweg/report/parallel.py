@@ -95,6 +95,7 @@ def _metric_axis(view: StudyView, runs: Sequence[Run]) -> _Axis:
 
 def _draw_axes(figure: go.Figure, axes: Sequence[_Axis]) -> None:
     lowest = ABSENT if any(ABSENT in axis.heights.values() for axis in axes) else 0.0
+    room = 14 if len(axes) <= 5 else 9
     for i, axis in enumerate(axes):
         figure.add_shape(type="line", x0=i, x1=i, y0=0, y1=1, line={"color": GREY, "width": 1}, layer="below")
         last = i == len(axes) - 1
@@ -102,7 +103,7 @@ def _draw_axes(figure: go.Figure, axes: Sequence[_Axis]) -> None:
             figure.add_annotation(
                 x=i,
                 y=height,
-                text=label(text if len(text) <= 14 else f"{text[:13]}…"),
+                text=label(text if len(text) <= room else f"{text[: room - 1]}…"),
                 showarrow=False,
                 xanchor="left" if last else "right",
                 xshift=6 if last else -6,

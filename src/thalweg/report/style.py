@@ -21,6 +21,7 @@ p { margin: 8px 0; overflow-wrap: anywhere; }
 .tiles div { border: 1px solid var(--line); border-radius: 6px; padding: 10px 14px; }
 .tiles dt { color: var(--soft); font-size: 13px; }
 .tiles dd { margin: 2px 0 0; font-size: 20px; font-weight: 600; line-height: 1.3; overflow-wrap: anywhere; }
+.tiles .words dd { font-size: 14px; font-weight: 500; line-height: 1.45; }
 .tiles p { margin: 2px 0 0; color: var(--soft); font-size: 13px; }
 .wide { overflow-x: auto; }
 .long { max-height: 640px; overflow: auto; }
@@ -30,9 +31,10 @@ th, td { text-align: left; padding: 5px 18px 5px 0; border-bottom: 1px solid var
 thead th { color: var(--soft); font-weight: 500; position: sticky; top: 0; background: var(--card);
   white-space: nowrap; }
 tbody th { font-weight: 500; white-space: nowrap; }
+.long td, table.num td { white-space: nowrap; }
 table.num td, table.num thead th:not(:first-child) { text-align: right; }
 tr.changed td { font-weight: 700; }
-tr.error td { color: var(--soft); font-size: 13px; }
+.long tr.error td { white-space: normal; color: var(--soft); font-size: 13px; }
 pre { overflow: auto; max-height: 480px; font: 13px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
   margin: 8px 0; background: var(--paper); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px; }
 summary { cursor: pointer; overflow-wrap: anywhere; }

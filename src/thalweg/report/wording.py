@@ -68,7 +68,7 @@ def difference(metric: str, value: float) -> str:
     """
     if metric in SHARES:
         return f"{100 * value:+.1f} points"
-    return ("+" if value >= 0 else "") + score(metric, value)
+    return ("+" if value >= 0 else "") + number(float(value))
 
 
 def duration(seconds: float) -> str:
