@@ -205,7 +205,8 @@ def importance_bars(shares: dict[str, float]) -> go.Figure | None:
         hovertext=[f"{label(name)}: {shares[name]:.1%} of the variance" for name in names],
         hoverinfo="text",
     )
-    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=[label(name) for name in names], ticklabelstandoff=6)
+    shown = [label(name if len(name) <= 28 else f"{name[:27]}…") for name in names]
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=shown, ticklabelstandoff=6)
     figure.update_xaxes(title_text="share of variance explained", tickformat=".0%", range=[0, 1.08], dtick=0.25)
     return finish(figure, 110 + 34 * len(names))
 
