@@ -1,1 +1,62 @@
-"""Thalweg finds good hyperparameters for training, fine-tuning and decoding language models within a budget."""
+"""Thalweg finds good hyperparameters for training, fine-tuning and decoding language models within a budget.
+
+    import thalweg
+
+    result = thalweg.tune(train, space={"lr": thalweg.log(1e-5, 1e-2)}, metric="accuracy", budget="20 min")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thalweg.budget import Budget
+    from thalweg.errors import CheckpointError, ConfigError, RunInterrupted, StoreError, ThalwegError
+    from thalweg.loop import StudyFailed
+    from thalweg.space import Space, choice, integer, linear, log
+    from thalweg.study import Result, Study, tune
+    from thalweg.track.store import Store
+    from thalweg.train.data import Data
+    from thalweg.train.finetune import FineTune
+    from thalweg.train.function import FunctionRun, FunctionTrainer
+
+# Loaded when first used, so that `import thalweg` costs no torch, no pandas, no database.
+_HOMES = {
+    "Budget": "thalweg.budget",
+    "CheckpointError": "thalweg.errors",
+    "ConfigError": "thalweg.errors",
+    "Data": "thalweg.train.data",
+    "FineTune": "thalweg.train.finetune",
+    "FunctionRun": "thalweg.train.function",
+    "FunctionTrainer": "thalweg.train.function",
+    "Result": "thalweg.study",
+    "RunInterrupted": "thalweg.errors",
+    "Space": "thalweg.space",
+    "Store": "thalweg.track.store",
+    "StoreError": "thalweg.errors",
+    "Study": "thalweg.study",
+    "StudyFailed": "thalweg.loop",
+    "ThalwegError": "thalweg.errors",
+    "choice": "thalweg.space",
+    "integer": "thalweg.space",
+    "linear": "thalweg.space",
+    "log": "thalweg.space",
+    "tune": "thalweg.study",
+}
+
+__all__ = [  # noqa: RUF022 - in the order in which a reader meets them
+    "tune", "FineTune", "Data", "FunctionTrainer", "FunctionRun", "Study", "Result",
+    "Space", "log", "linear", "integer", "choice", "Budget", "Store",
+    "ThalwegError", "ConfigError", "StoreError", "CheckpointError", "StudyFailed", "RunInterrupted",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -124,6 +124,10 @@ class Trainer(Protocol):
         where this is equal."""
         ...
 
+    def facts(self) -> Mapping[str, str]:
+        """What the plan tells a person about it, a line each: the model, the data."""
+        ...
+
     def horizon(self, hyperparameters: Hyperparameters) -> int:
         """The position at which a run with these hyperparameters is complete."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from thalweg.report.html import render
+from thalweg.report.page import render
 
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 VOID = {"meta", "br", "img", "link", "input", "hr"}

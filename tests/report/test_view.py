@@ -15,7 +15,7 @@ from thalweg.budget import Budget, Cost
 from thalweg.errors import StoreError
 from thalweg.report.curves import read_curves
 from thalweg.report.findings import verdict
-from thalweg.report.html import write_report
+from thalweg.report.page import write_report
 from thalweg.report.view import read_view
 from thalweg.track.store import Store
 from thalweg.tree import Metric

@@ -27,6 +27,8 @@ class Full:
         self._problem = problem
         self._sampler = sampler
         self._name = name
+        self.share = 1.0
+        self.num_roots = sampler.num_points
 
     def decide(self, tree: Tree, *, free_slots: int, left: Left) -> list[Action]:
         """See `Strategy.decide`."""

@@ -40,6 +40,7 @@ class Grid:
         points = problem.space.grid(resolution)
         order = np.random.default_rng(problem.seed).permutation(len(points))
         self._points = [points[i] for i in order]
+        self.num_points: int | None = len(points)
 
     def propose(
         self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int

@@ -106,6 +106,10 @@ class Halving:
         self._eta = eta
         self._max_roots = max_roots
         self._fractions = _fractions(eta, num_rungs, first_fraction)
+        # One root in `eta` takes each further step.
+        steps = zip(self._fractions, (0.0, *self._fractions), strict=False)
+        self.share = sum((end - begin) * eta**-k for k, (end, begin) in enumerate(steps))
+        self.num_roots = min((n for n in (max_roots, sampler.num_points) if n is not None), default=None)
 
     def decide(self, tree: Tree, *, free_slots: int, left: Left) -> list[Action]:
         """See `Strategy.decide`."""

@@ -56,6 +56,8 @@ class Model:
     find one that is new: runs are deterministic, so a repetition would teach nothing.
     """
 
+    num_points: int | None = None
+
     def __init__(self, problem: Problem, make_sampler: MakeSampler) -> None:
         self._problem = problem
         self._make_sampler = make_sampler

@@ -14,6 +14,8 @@ class RandomSearch:
     Source: Bergstra and Bengio 2012, "Random search for hyper-parameter optimization", JMLR 13.
     """
 
+    num_points: int | None = None
+
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
 

@@ -24,6 +24,8 @@ class Sobol:
     Source: Sobol 1967; scrambling by Owen 1998, "Scrambling Sobol' and Niederreiter-Xing points".
     """
 
+    num_points: int | None = None
+
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
 

@@ -46,6 +46,11 @@ class Observation:
 class Sampler(Protocol):
     """Proposes hyperparameters for new roots: a pure function of its arguments and the problem."""
 
+    @property
+    def num_points(self) -> int | None:
+        """How many points it can propose, or None for as many as are asked for."""
+        ...
+
     def propose(
         self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int
     ) -> Hyperparameters | None:
@@ -63,6 +68,16 @@ class Sampler(Protocol):
 
 class Strategy(Protocol):
     """Decides what happens next: a pure function of the tree. It may cache; without the cache it decides the same."""
+
+    @property
+    def share(self) -> float:
+        """How much of a whole run's training a root gets on average, in (0, 1]: for the plan."""
+        ...
+
+    @property
+    def num_roots(self) -> int | None:
+        """How many roots it will begin at most, or None for as many as the budget allows: for the plan."""
+        ...
 
     def decide(self, tree: Tree, *, free_slots: int, left: Left) -> list[Action]:
         """What to do now.

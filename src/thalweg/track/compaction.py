@@ -58,6 +58,13 @@ def compact(connection: Connection, run_key: int, generation: int) -> None:
     connection.execute(delete(journal).where(journal.c.run_key == run_key, journal.c.key <= last))
 
 
+def last_position(connection: Connection, run_key: int) -> int | None:
+    """The highest position that a run has written a point at, hidden ones included. Its journal must be empty."""
+    query = select(func.max(chunk.c.last_position)).where(chunk.c.run_key == run_key)
+    found: int | None = connection.execute(query).scalar_one()
+    return found
+
+
 def _open_tails(connection: Connection, run_key: int, generation: int) -> dict[str, Chunk]:
     """The newest chunk of each metric, where it has room left; an older one may be overlapped by newer ones."""
     newest = select(func.max(chunk.c.key)).where(chunk.c.run_key == run_key).group_by(chunk.c.metric)

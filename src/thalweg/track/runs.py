@@ -191,6 +191,14 @@ def add_checkpoint(connection: Connection, run_key: int, record: CheckpointRecor
     connection.execute(insert(schema.checkpoint).values(dataclasses.asdict(record) | {"run_key": run_key}))
 
 
+def has_fork(connection: Connection, run_key: int, position: int) -> bool:
+    """Whether a child begins at a position of a run."""
+    children = select(schema.run.c.key).where(
+        schema.run.c.parent_key == run_key, schema.run.c.fork_position == position
+    )
+    return connection.execute(children).first() is not None
+
+
 def drop_checkpoint(connection: Connection, run_key: int, position: int) -> bool:
     table = schema.checkpoint
     dropped = connection.execute(delete(table).where(table.c.run_key == run_key, table.c.position == position))

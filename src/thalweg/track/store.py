@@ -256,6 +256,14 @@ class Store:
             row = runs.find_run(connection, run_id, lock=True)
             compaction.compact(connection, row.key, row.generation)
 
+    def last_position(self, run_id: str) -> int:
+        """The highest position that a run has logged at, hidden by a cut or not; where it begins, if at none."""
+        with self._database.write() as connection:
+            row = runs.find_run(connection, run_id, lock=True)
+            compaction.compact(connection, row.key, row.generation)
+            last = compaction.last_position(connection, row.key)
+            return row.fork_position if last is None else last
+
     # Checkpoints and held-back results
 
     def checkpoints(self, run_id: str) -> list[CheckpointRecord]:
@@ -263,17 +271,22 @@ class Store:
         with self._database.read() as connection:
             return runs.read_checkpoints(connection, self._key(connection, run_id))
 
-    def drop_checkpoint(self, run_id: str, position: int) -> None:
-        """Remove a checkpoint's record; its folder is the caller's.
+    def drop_checkpoint(self, run_id: str, position: int) -> bool:
+        """Remove a checkpoint's record, unless a fork begins there; its folder is the caller's.
 
+        Returns:
+            Whether it was removed.
         Raises:
             StoreError: there is none at this position.
         """
         with self._database.write() as connection:
             key = self._key(connection, run_id)
+            if runs.has_fork(connection, key, position):
+                return False
             if not runs.drop_checkpoint(connection, key, position):
                 at = ", ".join(str(record.position) for record in runs.read_checkpoints(connection, key)) or "none"
                 raise StoreError(f"run {run_id!r} has no checkpoint at position {position}. It has: {at}")
+            return True
 
     def record_test(self, run_id: str, position: int, metrics: Mapping[str, Estimate]) -> None:
         """Keep a result on data that the search never sees, which no strategy reads. The last one of a run stays."""

@@ -239,6 +239,12 @@ def _take(
 def _classes(data: Data, chosen: Mapping[SplitName, pd.DataFrame]) -> tuple[Any, ...]:
     values = {name: set(table["label"].tolist()) for name, table in chosen.items()}
     known = values["train"]
+    num_rows = sum(len(table) for table in chosen.values())
+    num_classes = len(set().union(*values.values()))
+    if num_classes > max(2, num_rows // 2):
+        raise ConfigError(
+            f"data.label = {data.label!r}: {num_classes} classes in {num_rows} rows; is it the column of the classes?"
+        )
     for name in ("validation", "test"):
         if unknown := values[name] - known:
             value = sorted(unknown, key=str)[0]
@@ -248,11 +254,6 @@ def _classes(data: Data, chosen: Mapping[SplitName, pd.DataFrame]) -> tuple[Any,
             )
     if len(known) < 2:
         raise ConfigError(f"data.label = {data.label!r}: all training rows have one class, {known.pop()!r}")
-    if len(known) > max(100, len(chosen["train"]) // 2):
-        raise ConfigError(
-            f"data.label = {data.label!r}: {len(known)} classes in {len(chosen['train'])} training rows; is it the"
-            " column of the classes?"
-        )
     is_number = all(isinstance(value, int | float) for value in known)
     return tuple(sorted(known) if is_number else sorted(known, key=str))
 

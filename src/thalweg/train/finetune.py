@@ -95,6 +95,17 @@ class FineTune(BaseModel):
         loaded = {"fingerprint": rows.fingerprint, "rows": splits, "num_duplicates": rows.num_duplicates}
         return {"kind": "finetune"} | self.model_dump(mode="json") | loaded | {"classes": list(rows.classes)}
 
+    def facts(self) -> Mapping[str, str]:
+        """The model with its size, and the data, for the plan."""
+        rows, sizes = self._load_rows(), self._measure(FineTuneHyperparameters())
+        weights = f"all {sizes.num_parameters / 1e6:.1f}M parameters"
+        if self.adapter is not None:
+            weights = f"a LoRA adapter on {sizes.num_parameters / 1e6:.1f}M parameters"
+        splits = f"{len(rows.train):,} training, {len(rows.validation):,} validation, {len(rows.test):,} test rows"
+        length = f"{rows.train.lengths.mean():.0f} tokens a row"
+        duplicates = f", {rows.num_duplicates:,} duplicates left out" if rows.num_duplicates else ""
+        return {"model": f"{self.model}: {weights}", "data": f"{self.data.train}: {splits}, {length}{duplicates}"}
+
     def horizon(self, hyperparameters: Hyperparameters) -> int:
         """Epochs times training rows, rounded, at least 1."""
         settings = FineTuneHyperparameters.parse(hyperparameters, adapter=self.adapter)

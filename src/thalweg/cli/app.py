@@ -1,0 +1,44 @@
+"""The commands that there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from thalweg.cli import look, steer, tune
+
+app = typer.Typer(
+    name="thalweg",
+    help="Find good hyperparameters for language models within a stated compute budget.",
+    epilog="Start with: thalweg tune examples/imdb.toml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"thalweg {version('thalweg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("tune")(tune.tune)
+app.command("resume")(tune.resume)
+app.command("runs")(look.runs)
+app.command("show")(look.show)
+app.command("report")(look.report)
+app.command("stop")(steer.stop)
+app.command("fork")(steer.fork)

@@ -1,0 +1,62 @@
+"""Arguments and options that several commands share, and what the shell completes for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from thalweg.track.store import Store
+
+
+def _complete(names: Callable[[Store], list[str]]) -> Callable[[typer.Context, str], list[str]]:
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        from thalweg.errors import ThalwegError
+
+        try:
+            with open_store(context.params.get("store") or DEFAULT) as store:
+                return [name for name in names(store) if name.startswith(incomplete)]
+        except ThalwegError:
+            return []
+
+    return complete
+
+
+def _studies(store: Store) -> list[str]:
+    return [record.name for record in store.studies()]
+
+
+def _runs(store: Store) -> list[str]:
+    return [run.id for record in store.studies() for run in store.read_tree(record.name)]
+
+
+DEFAULT = ".thalweg/store.db"
+StoreOption = Annotated[str, typer.Option("--store", help="The store: a file, or a database URL.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+RunArgument = Annotated[str, typer.Argument(help="A run, such as imdb-7.", autocompletion=_complete(_runs))]
+StudyArgument = Annotated[str, typer.Argument(help="A study's name.", autocompletion=_complete(_studies))]
+
+
+def open_store(location: str, *, read_only: bool = True) -> Store:
+    """Open a store that exists.
+
+    Raises:
+        ConfigError: there is none yet.
+    """
+    from thalweg.errors import ConfigError
+    from thalweg.track.store import Store
+
+    if "://" not in location and not Path(location).exists():
+        raise ConfigError(
+            f"store {location!r} does not exist: 'thalweg tune FILE' makes it, or name another with --store"
+        )
+    return Store.open(location, read_only=read_only)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,86 @@
+"""`thalweg stop` and `thalweg fork`: what a person wants joins the study through the same actions as the strategy's."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thalweg.cli.arguments import DEFAULT, JsonOption, RunArgument, StoreOption, open_store, print_json
+from thalweg.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from thalweg.track.store import Store
+    from thalweg.tree import Action
+
+
+def stop(run: RunArgument, store: StoreOption = DEFAULT, json: JsonOption = False) -> None:
+    """Give a run up: it writes a checkpoint and is not trained any further.
+
+    Example: thalweg stop imdb-7
+    """
+    from thalweg.tree import Stop
+
+    with open_store(store, read_only=False) as opened:
+        known = opened.read_run(run)
+        if known.ended:
+            raise ConfigError(f"run {run} has already {'failed' if known.status == 'failed' else f'{known.status}'}")
+        _request(opened, Stop(run), json)
+
+
+def fork(
+    run: RunArgument,
+    at: Annotated[int | None, typer.Option(help="The position to begin at; by default the newest checkpoint.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A changed hyperparameter; repeat for more.")] = None,
+    until: Annotated[int | None, typer.Option(help="The position to train to; by default the horizon.")] = None,
+    store: StoreOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Begin a new run from a checkpoint of another, with some hyperparameters changed.
+
+    Example: thalweg fork imdb-7 --at 2000 --set lr=1e-5
+    """
+    from thalweg.tree import Fork
+    from thalweg.worker import fork_point
+
+    with open_store(store, read_only=False) as opened:
+        parent = opened.read_run(run)
+        config = opened.study(opened.run_study(run)).config
+        changes = _changes(set_ or [], list(config["space"]))
+        if at is None:
+            records = opened.checkpoints(run)
+            at = records[-1].position if records else parent.fork_position
+        fork_point(opened, run, at)
+        if until is not None and until <= at:
+            raise ConfigError(f"--until {until} must lie beyond the fork point, {at}")
+        # Longer than any horizon means: to the child's own horizon, which its hyperparameters decide.
+        _request(opened, Fork(run, at, changes, until if until is not None else 2**62), json)
+
+
+def _request(store: Store, action: Action, json: bool) -> None:
+    run = action.parent if hasattr(action, "parent") else action.run  # type: ignore[union-attr]
+    study = store.run_study(run)
+    number = store.add_request(study, action)
+    live = store.live_session(study) is not None
+    if json:
+        print_json({"request": number, "study": study, "running": live})
+    elif live:
+        print(f"asked the running study {study!r}; see: thalweg runs {study}")
+    else:
+        print(f"noted; study {study!r} is not running now: thalweg resume {study} carries it out")
+
+
+def _changes(settings: list[str], names: list[str]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r} must be NAME=VALUE, such as lr=1e-5")
+        if name not in names:
+            raise ConfigError(f"--set: unknown hyperparameter {name!r}. {nearest(name, names)}")
+        try:
+            changes[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[name] = text
+    return changes

@@ -1,0 +1,212 @@
+"""Study files: a search written down in TOML."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from thalweg.budget import Budget
+from thalweg.errors import ConfigError, nearest
+from thalweg.space import Space
+from thalweg.tree import Metric
+
+if TYPE_CHECKING:
+    from thalweg.study import Study
+    from thalweg.trainer import Trainer
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StudyTable(_Table):
+    """`[study]`"""
+
+    metric: str
+    """What to improve: `accuracy`, or `max reward`, `min regret` for a metric whose direction is not known."""
+    name: str | None = None
+    """By default the file's name without its ending."""
+    seed: int = 0
+    store: str | None = None
+    """A file, or a database URL. By default `.thalweg/store.db` in the working directory."""
+    workers: int | None = None
+    checkpoint_seconds: float = 60.0
+    keep_checkpoints: Literal["needed", "all"] = "needed"
+
+
+class FunctionTable(_Table):
+    """`[trainer]` with `kind = "function"`: a function in a Python file."""
+
+    kind: Literal["function"]
+    file: str
+    function: str = "train"
+    horizon: int = 1
+    unit: Literal["steps", "samples", "tokens"] = "steps"
+
+
+class StudyFile(_Table):
+    """A whole study file."""
+
+    study: StudyTable
+    budget: dict[str, Any]
+    space: dict[str, Any]
+    trainer: dict[str, Any]
+    strategy: dict[str, Any] = {"name": "tpe"}
+    baseline: dict[str, Any] | None = None
+
+
+def read(path: Path) -> tuple[Study, str]:
+    """Read and check a study file.
+
+    Returns:
+        The study, and where its store is.
+    Raises:
+        ConfigError: naming the field, the value, and what would work.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    return parse(tables, folder=path.absolute().parent, default_name=path.stem)
+
+
+def parse(tables: Mapping[str, Any], *, folder: Path, default_name: str) -> tuple[Study, str]:
+    """Check a study file's tables. Relative paths of data and models begin at `folder`."""
+    from thalweg.study import DEFAULT_STORE, Study
+
+    try:
+        file = StudyFile.model_validate(dict(tables))
+    except ValidationError as error:
+        raise explain(error, StudyFile) from None
+    if not isinstance(file.strategy.get("name"), str):
+        raise ConfigError("strategy.name is missing; for example name = 'halving'")
+    name = file.study.name or default_name
+    study = Study(
+        name=name,
+        space=Space.parse(file.space),
+        metric=Metric.parse(file.study.metric),
+        trainer=_trainer(file.trainer, folder),
+        budget=Budget.parse(file.budget),
+        strategy=file.strategy,
+        seed=file.study.seed,
+        baseline=file.baseline,
+        workers=file.study.workers,
+        checkpoint_seconds=file.study.checkpoint_seconds,
+        keep_checkpoints=file.study.keep_checkpoints,
+        file={"tables": dict(tables), "folder": str(folder), "name": name},
+    )
+    return study, file.study.store or DEFAULT_STORE
+
+
+def from_config(config: Mapping[str, Any], name: str) -> Study:
+    """The study that a store holds, from the file that it was read from.
+
+    Raises:
+        ConfigError: it was started from Python: its function is not in the store.
+    """
+    file = config.get("file")
+    if file is None:
+        raise ConfigError(f"study {name!r} was started from Python: run that script again to go on with it")
+    study, _ = parse(file["tables"], folder=Path(file["folder"]), default_name=file["name"])
+    return study
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> ConfigError:
+    """pydantic's findings as one error: a line per field, with its value and what would work."""
+    lines = []
+    for problem in error.errors(include_url=False)[:5]:
+        where = ".".join([prefix, *map(str, problem["loc"])] if prefix else map(str, problem["loc"]))
+        match problem["type"]:
+            case "extra_forbidden":
+                known = _fields(model, problem["loc"][:-1])
+                lines.append(f"{where}: unknown key. {nearest(str(problem['loc'][-1]), known)}")
+            case "missing":
+                lines.append(f"{where}: is missing")
+            case "value_error":
+                lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+            case _:
+                wanted = problem["msg"].removeprefix("Input ")
+                lines.append(f"{where} = {problem['input']!r}: {wanted}")
+    return ConfigError("\n".join(lines))
+
+
+def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for step in location:
+        field = model.model_fields.get(str(step))
+        inner = (
+            [
+                candidate
+                for candidate in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+            ]
+            if field
+            else []
+        )
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def _finetune(table: Mapping[str, Any], folder: Path) -> Trainer:
+    from thalweg.train.finetune import FineTune
+
+    options = {key: value for key, value in table.items() if key != "kind"}
+    if isinstance(options.get("data"), dict):
+        options["data"] = _resolved(options["data"], folder, ("train", "validation", "test"))
+    try:
+        return FineTune.model_validate(_resolved(options, folder, ("model",)))
+    except ValidationError as error:
+        raise explain(error, FineTune, "trainer") from None
+
+
+def _resolved(table: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Paths that begin at the study file's folder, made whole; hub ids and the like stay as they are."""
+    found = {key: value for key, value in table.items() if key in keys and isinstance(value, str)}
+    return {**table, **{key: str(folder / value) for key, value in found.items() if (folder / value).exists()}}
+
+
+def _function(table: Mapping[str, Any], folder: Path) -> Trainer:
+    from thalweg.train.function import FunctionTrainer
+
+    try:
+        options = FunctionTable.model_validate(dict(table))
+    except ValidationError as error:
+        raise explain(error, FunctionTable, "trainer") from None
+    path = folder / options.file
+    if not path.is_file():
+        raise ConfigError(f"trainer.file = {options.file!r}: there is no such file in {folder}")
+    spec = importlib.util.spec_from_file_location(f"thalweg_study_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"trainer.file = {options.file!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    if options.function not in functions:
+        raise ConfigError(
+            f"trainer.function: no {options.function!r} in {path}. {nearest(options.function, functions)}"
+        )
+    # By value: the workers do not have this module.
+    import cloudpickle
+
+    sys.modules[spec.name] = module
+    cloudpickle.register_pickle_by_value(module)
+    return FunctionTrainer(getattr(module, options.function), horizon=options.horizon, unit=options.unit)
+
+
+_TRAINERS: dict[str, Callable[[Mapping[str, Any], Path], Trainer]] = {"finetune": _finetune, "function": _function}
+
+
+def _trainer(table: Mapping[str, Any], folder: Path) -> Trainer:
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind not in _TRAINERS:
+        raise ConfigError(f"trainer.kind = {kind!r} is not known. {nearest(str(kind), _TRAINERS)}")
+    return _TRAINERS[kind](table, folder)

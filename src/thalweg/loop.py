@@ -1,0 +1,390 @@
+"""The loop: ask the strategy, carry its actions out, take in what became of them.
+
+The tree in the store is all its state. Killed at any moment, a new loop reads the tree and goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from thalweg.budget import Cost, Ledger, Left
+from thalweg.errors import ConfigError, StoreError, ThalwegError
+from thalweg.execute.executor import Done, Event, Executor, Lost, Progress, Ready, Task
+from thalweg.plan.forecast import Speed, reduced
+from thalweg.search.strategy import Strategy
+from thalweg.track.session import Session
+from thalweg.track.store import Store
+from thalweg.tree import Action, Continue, Fork, Run, Start, Stop, Tree
+from thalweg.worker import drop_checkpoint, fork_point
+
+if TYPE_CHECKING:
+    from thalweg.study import Study
+
+WAIT_SECONDS = 0.25
+"""How long the loop waits for news at a time."""
+TICK_SECONDS = 1.0
+"""How often it looks for requests and at the clock."""
+STOP_SECONDS = 4.0
+"""How long workers get to write their checkpoints when the study is interrupted."""
+MAX_LOSSES = 3
+"""A run that has taken so many worker processes down with it is given up as failed."""
+MAX_SAME_FAILURES = 3
+"""So many runs in a row that fail with the same error end the study."""
+MARGIN = 1.15
+"""Safety factor on the predicted time of bringing a run to its horizon within the budget."""
+
+
+class Watch(Protocol):
+    """Whoever looks on."""
+
+    def update(
+        self, tree: Tree, ledger: Ledger, positions: Mapping[str, tuple[int, Mapping[str, float]]], message: str | None
+    ) -> None: ...
+
+
+class StudyFailed(ThalwegError):
+    """Runs keep failing with the same error, or no worker can be started."""
+
+
+@dataclass
+class Loop:
+    """One session of a study."""
+
+    study: Study
+    strategy: Strategy
+    store: Store
+    session: Session
+    executor: Executor
+    watch: Watch
+    tree: Tree = field(default_factory=Tree)
+    speed: Speed = field(default_factory=Speed)
+    interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        self.tree = self.store.read_tree(self.study.name)
+        self.ledger = self.store.read_ledger(self.study.name)
+        self._running: set[str] = set()
+        self._giving_up: set[str] = set()
+        self._positions: dict[str, tuple[int, Mapping[str, float]]] = {}
+        self._losses: Counter[str] = Counter()
+        self._failures: list[str] = []
+        self._probed: float | None = None
+        self._clock = time.monotonic()
+
+    def run(self) -> None:
+        """Search until the strategy has nothing more to do, the budget is used up, or somebody interrupts.
+
+        Raises:
+            StudyFailed: runs keep failing with the same error, or no worker can be started.
+            KeyboardInterrupt: after every run has written its checkpoint.
+        """
+        with _signals(self._interrupt):
+            self._recover()
+            self._take_requests()
+            while self._step():
+                pass
+            if not self.interrupted:
+                self._test()
+            if self.interrupted:
+                self._stop_all()
+                raise KeyboardInterrupt
+
+    def wait_until_ready(self) -> None:
+        """Let the first worker load, so that the speed is known before the plan is shown."""
+        while self._probed is None and not self.interrupted:
+            if any(isinstance(event, Ready) for event in self._wait()):
+                break
+        self.speed = Speed.measured(self.ledger, self.tree, self._probed)
+
+    def _step(self) -> bool:
+        """One turn; whether there should be another."""
+        if self.interrupted:
+            return False
+        if time.monotonic() - self._clock >= TICK_SECONDS:
+            self._tick()
+            self._take_requests()
+        left = self.study.budget.left(self.ledger)
+        used_up = Left({name: amount for name, amount in left.amounts.items() if name != "runs"}).used_up
+        if used_up:
+            self._stop_all(f"the budget's {used_up} are used up")
+            return False
+        waiting = [run for run in self.tree if run.waits_for_worker]
+        free = self.executor.free_slots - len(waiting)
+        actions = self._decide(free, left) if free > 0 else []
+        for action in actions:
+            self._apply(action)
+        self._dispatch()
+        if not self._running and not actions:
+            return False
+        self._wait()
+        return True
+
+    def _decide(self, free: int, left: Left) -> Sequence[Action]:
+        """The baseline first; then what the strategy wants, as far as the budget has room for it."""
+        baseline = self.study.baseline
+        if baseline is not None and not any(run.origin == "baseline" for run in self.tree):
+            return [Start(baseline, self.study.trainer.horizon(baseline), "baseline")]
+        for run in self.tree.active():
+            left = reduced(left, self._cost(run.hyperparameters, run.position, run.until))
+        actions = self.strategy.decide(self.tree, free_slots=free, left=left)
+        fitting = [action for action in actions if self._lacks(action, left) is None]
+        if len(fitting) < len(actions):
+            # Say so by the one limit that strategies look at, so that this one can bring what has begun to an end.
+            no_more = Left({**left.amounts, "runs": 0})
+            actions = self.strategy.decide(self.tree, free_slots=free, left=no_more)
+            fitting = [action for action in actions if self._lacks(action, no_more) is None]
+        return fitting
+
+    def _lacks(self, action: Action, left: Left) -> str | None:
+        """The limit in which an action does not fit, or None.
+
+        A root must have room to reach its horizon, and leave it to the best of those that have begun where none has
+        reached it yet: a study that compares runs early could spend its whole budget on beginnings.
+        """
+        match action:
+            case Start(hyperparameters):
+                own = [run for run in self.tree if run.origin not in ("baseline", "hand")]
+                whole = self._cost(hyperparameters, 0, self.study.trainer.horizon(hyperparameters))
+                rests = [self._rest(run) for run in own if run.status == "paused"]
+                finished = any(run.status == "finished" for run in own)
+                needed = max([whole, *([] if finished else rests)], key=lambda cost: (cost.seconds, cost.flops))
+                return left.lacks(_with_margin(needed) if own else needed, num_runs=1)
+            case Continue(run_id, until):
+                run = self.tree[run_id]
+                return left.lacks(self._cost(run.hyperparameters, run.position, until))
+            case Fork(parent, at, changes, until):
+                return left.lacks(self._cost({**self.tree[parent].hyperparameters, **changes}, at, until), num_runs=1)
+            case Stop():
+                return None
+
+    def _rest(self, run: Run) -> Cost:
+        return self._cost(run.hyperparameters, run.position, run.horizon)
+
+    def _cost(self, hyperparameters: Mapping[str, Any], start: int, until: int) -> Cost:
+        cost = self.study.trainer.cost(hyperparameters, start, until)
+        return self.speed.timed(cost, until - start)
+
+    def _apply(self, action: Action) -> None:
+        """Enter an action into the tree. A run that has to be trained then waits for a worker."""
+        match action:
+            case Start(hyperparameters, until, origin):
+                run = self.store.create_run(
+                    self.study.name,
+                    hyperparameters=hyperparameters,
+                    horizon=self.study.trainer.horizon(hyperparameters),
+                    until=until,
+                    seed=self.study.seed,
+                    origin=origin,
+                )
+            case Continue(run_id, until):
+                run = self.store.update_run(run_id, status="pending", until=until)
+            case Fork():
+                run = self._fork(action)
+            case Stop(run_id):
+                run = self._stop(run_id)
+        self.tree.absorb(run)
+
+    def _fork(self, action: Fork) -> Run:
+        parent = self.tree[action.parent]
+        hyperparameters = {**parent.hyperparameters, **action.changes}
+        fork_point(self.store, parent.id, action.at)
+        horizon = self.study.trainer.horizon(hyperparameters)
+        return self.store.create_run(
+            self.study.name,
+            hyperparameters=hyperparameters,
+            horizon=horizon,
+            until=min(action.until, horizon),
+            seed=parent.seed,
+            origin=action.origin,
+            parent=parent.id,
+            fork_position=action.at,
+        )
+
+    def _stop(self, run_id: str) -> Run:
+        run = self.tree[run_id]
+        if run_id in self._running:
+            self._giving_up.add(run_id)
+            self.executor.stop(run_id)
+            return run
+        return run if run.ended else self.store.update_run(run_id, status="stopped")
+
+    def _take_requests(self) -> None:
+        """What people asked for from another process joins here, through the same actions."""
+        for request in self.store.pending_requests(self.study.name):
+            try:
+                self._apply(request.action)
+                outcome = "done"
+            except (ConfigError, StoreError, KeyError) as error:
+                outcome = f"refused: {error}"
+            self.store.answer_request(request.id, outcome)
+            self._show(f"by hand: {_describe(request.action)}: {outcome}")
+
+    def _dispatch(self) -> None:
+        waiting = [run for run in self.tree if run.waits_for_worker and run.id not in self._running]
+        for run in waiting[: max(self.executor.free_slots, 0)]:
+            self._running.add(run.id)
+            self.tree.absorb(self.store.update_run(run.id, status="running"))
+            self.executor.submit(Task(run.id))
+
+    def _wait(self) -> Sequence[Event]:
+        events = self.executor.wait(WAIT_SECONDS)
+        for event in events:
+            match event:
+                case Ready(facts=facts):
+                    self._probed = facts.get("flops_per_second")
+                case Progress(run_id, position, metrics):
+                    latest = self._positions.get(run_id, (0, {}))[1]
+                    self._positions[run_id] = (position, {**latest, **metrics})
+                case Done(task):
+                    self._done(task)
+                case Lost(task, reason):
+                    self._lost(task, reason)
+        self._show()
+        return events
+
+    def _done(self, task: Task) -> None:
+        self._running.discard(task.run)
+        self._positions.pop(task.run, None)
+        run = self.store.read_run(task.run)
+        if run.id in self._giving_up and run.status == "interrupted":
+            run = self.store.update_run(run.id, status="stopped")
+        self._giving_up.discard(run.id)
+        self.tree.absorb(run)
+        self.ledger = self.store.read_ledger(self.study.name)
+        self.speed = Speed.measured(self.ledger, self.tree, self._probed)
+        if task.kind == "train":
+            self._let_checkpoints_go()
+            self._count_failure(run)
+
+    def _lost(self, task: Task | None, reason: str) -> None:
+        if self.executor.num_workers == 0:
+            raise StudyFailed(f"no worker could be started:\n{reason}")
+        if task is None:
+            return
+        self._running.discard(task.run)
+        self._losses[task.run] += 1
+        if self._losses[task.run] >= MAX_LOSSES:
+            run = self.store.update_run(task.run, status="failed", error=reason)
+        else:
+            run = self.store.update_run(task.run, status="interrupted")
+        self.tree.absorb(run)
+        self._show(f"lost a worker with {task.run}: {reason.splitlines()[-1]}")
+        self._count_failure(run)
+
+    def _count_failure(self, run: Run) -> None:
+        if run.status != "failed":
+            self._failures.clear()
+            return
+        self._failures.append((run.error or "").strip().splitlines()[-1])
+        if len(self._failures) >= MAX_SAME_FAILURES and len(set(self._failures[-MAX_SAME_FAILURES:])) == 1:
+            self._stop_all()
+            raise StudyFailed(
+                f"{MAX_SAME_FAILURES} runs in a row failed with the same error, so the study stops:\n{run.error}"
+            )
+
+    def _let_checkpoints_go(self) -> None:
+        """Finished runs that are neither the best nor the baseline need no checkpoint, unless a fork begins there."""
+        if self.study.keep_checkpoints == "all":
+            return
+        best = self.tree.best(self.study.metric)
+        for run in self.tree:
+            if run.status != "finished" or run is best or run.origin == "baseline":
+                continue
+            for record in self.store.checkpoints(run.id):
+                drop_checkpoint(self.store, run.id, record)
+
+    def _test(self) -> None:
+        """Evaluate the winner and the baseline on held-back data, which nothing before has seen."""
+        best = self.tree.best(self.study.metric)
+        baseline = next((run for run in self.tree if run.origin == "baseline" and run.status == "finished"), None)
+        tested = self.store.read_tests(self.study.name)
+        todo = [run for run in {run.id: run for run in (best, baseline) if run}.values() if run.id not in tested]
+        while (todo or self._running) and not self.interrupted:
+            while todo and self.executor.free_slots > 0:
+                run = todo.pop()
+                self._running.add(run.id)
+                self.executor.submit(Task(run.id, "test"))
+            self._wait()
+            self._tick()
+
+    def _recover(self) -> None:
+        """Take over from an earlier session: runs that were in a worker's hands go on from their checkpoints."""
+        for run in [run for run in self.tree if run.status == "running"]:
+            while self.store.run_times(run.id).live and not self.interrupted:
+                self._show(f"waiting for a worker of the session before to let go of {run.id}")
+                time.sleep(WAIT_SECONDS)
+            now = self.store.read_run(run.id)
+            self.tree.absorb(self.store.update_run(run.id, status="interrupted") if now.status == "running" else now)
+        self._let_checkpoints_go()
+
+    def _stop_all(self, message: str | None = None) -> None:
+        """Let every running run write its checkpoint; those that do not in time go on from the one before."""
+        for run_id in self._running:
+            self.executor.stop(run_id)
+        if message:
+            self._show(message)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._running and time.monotonic() < deadline:
+            self._wait()
+        for run_id in self._running:
+            self.tree.absorb(self.store.update_run(run_id, status="interrupted"))
+        self._running.clear()
+        self._tick()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.session.add_wall_seconds(now - self._clock)
+        self._clock = now
+        self.ledger = self.store.read_ledger(self.study.name)
+
+    def _show(self, message: str | None = None) -> None:
+        self.watch.update(self.tree, self.ledger, self._positions, message)
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+
+
+def _with_margin(cost: Cost) -> Cost:
+    """Time is a prediction; samples, tokens and FLOPs are not."""
+    return dataclasses.replace(cost, seconds=cost.seconds * MARGIN, device_seconds=cost.device_seconds * MARGIN)
+
+
+def _describe(action: Action) -> str:
+    match action:
+        case Stop(run):
+            return f"stop {run}"
+        case Continue(run, until):
+            return f"continue {run} to {until}"
+        case Fork(parent, at):
+            return f"fork {parent} at {at}"
+        case Start():
+            return "start"
+
+
+@contextmanager
+def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a flag, so that nothing is torn; a second Ctrl-C ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(_number: int, _frame: object) -> None:
+        interrupt()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

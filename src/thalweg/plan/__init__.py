@@ -1,0 +1,1 @@
+"""What is worth running: predictions made before compute is spent."""

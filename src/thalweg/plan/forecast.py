@@ -1,0 +1,130 @@
+"""What runs will cost, before they are run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from thalweg.budget import Budget, Cost, Ledger, Left
+from thalweg.errors import ConfigError
+from thalweg.space import Hyperparameters, Space
+from thalweg.tree import Tree
+
+Price = Callable[[Hyperparameters], Cost]
+"""The cost of a whole run with these hyperparameters."""
+
+_DRAWS = 64
+
+
+def average_cost(space: Space, price: Price, seed: int) -> Cost:
+    """The mean cost of a whole run over the space, as its priors have it."""
+    rng = np.random.default_rng(seed)
+    total = sum((price(space.sample(rng)) for _ in range(_DRAWS)), Cost())
+    return scale(total, 1 / _DRAWS)
+
+
+def scale(cost: Cost, factor: float) -> Cost:
+    """A multiple of a cost; counts are rounded."""
+    return Cost(
+        samples=round(cost.samples * factor),
+        tokens=round(cost.tokens * factor),
+        flops=cost.flops * factor,
+        seconds=cost.seconds * factor,
+        device_seconds=cost.device_seconds * factor,
+    )
+
+
+def cheapest(space: Space, price: Price, limit: str) -> tuple[dict[str, object], float]:
+    """The point of the space whose whole run takes least of one limit, by trying each dimension's ends in turn.
+
+    Returns:
+        The hyperparameters, and what they take.
+    """
+
+    def amount(point: Hyperparameters) -> float:
+        return float(getattr(price(point), limit))
+
+    best = space.sample(np.random.default_rng(0))
+    for name, dimension in space.dimensions.items():
+        if name in best:
+            best = min((best, *({**best, name: value} for value in dimension.grid(2))), key=amount)
+    return dict(best), amount(best)
+
+
+def check_budget(budget: Budget, space: Space, price: Price) -> None:
+    """Refuse a budget in which not even the cheapest run of the space fits.
+
+    Raises:
+        ConfigError: naming the limit, what was given, and the least that would work.
+    """
+    for name, limit in budget.limits().items():
+        if name == "runs":
+            continue
+        point, least = cheapest(space, price, name)
+        if least > limit:
+            shown = ", ".join(
+                f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in point.items()
+            )
+            raise ConfigError(
+                f"budget: {name} = {limit:,.6g} is too small for a single run: the least is {least:,.6g} ({shown})"
+            )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast one worker is, as far as that is known."""
+
+    flops_per_second: float | None = None
+    positions_per_second: float | None = None
+
+    @classmethod
+    def measured(cls, ledger: Ledger, tree: Tree, probed: float | None) -> Speed:
+        """From what the study has done so far, else from a probe of the worker."""
+        kinds = ledger.by_kind()
+        work = kinds["train"] + kinds["evaluate"] + kinds["checkpoint"] + kinds["repeated"]
+        # A few seconds of work say less than the probe does.
+        if work.device_seconds < 5:
+            return cls(flops_per_second=probed)
+        positions = sum(run.position - run.fork_position for run in tree)
+        return cls(
+            flops_per_second=work.flops / work.device_seconds if work.flops else None,
+            positions_per_second=positions / work.device_seconds if positions else None,
+        )
+
+    def seconds(self, cost: Cost, num_positions: int) -> float | None:
+        """Time that one worker will take, or None where nothing is known yet."""
+        if cost.seconds:
+            return cost.seconds
+        if cost.flops and self.flops_per_second:
+            return cost.flops / self.flops_per_second
+        return num_positions / self.positions_per_second if self.positions_per_second else None
+
+    def timed(self, cost: Cost, num_positions: int) -> Cost:
+        """The cost with its time filled in; 0 seconds where nothing is known yet."""
+        seconds = self.seconds(cost, num_positions) or 0.0
+        return dataclasses.replace(cost, seconds=seconds, device_seconds=seconds)
+
+
+def expected_runs(left: Mapping[str, float], cost: Cost, num_workers: int, *, at_most: int | None = None) -> int | None:
+    """How many runs of this average cost a budget has room for; None where no limit says."""
+    rooms: list[float] = [] if at_most is None else [at_most]
+    for name, amount in left.items():
+        if name == "runs":
+            rooms.append(amount)
+        elif each := getattr(cost, name):
+            rooms.append(amount * (num_workers if name == "seconds" else 1) / each)
+    return max(int(min(rooms)), 1) if rooms else None
+
+
+def reduced(left: Left, cost: Cost, *, num_workers: int | None = None) -> Left:
+    """What remains after a cost that is already promised.
+
+    Args:
+        num_workers: that share the work, where its wall time counts too; None where others go on meanwhile.
+    """
+    wall = cost.seconds / num_workers if num_workers else 0.0
+    promised = dataclasses.asdict(cost) | {"runs": 0, "seconds": wall}
+    return Left({name: max(amount - promised[name], 0.0) for name, amount in left.amounts.items()})

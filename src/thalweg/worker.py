@@ -1,0 +1,225 @@
+"""What happens in a worker process: one run between its trainer, the store and its checkpoints.
+
+This is `study.py`'s other half: the only other place where the stages meet.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thalweg.budget import Cost, SpendKind
+from thalweg.errors import CheckpointError, ConfigError, RunInterrupted
+from thalweg.execute.executor import Control, Task
+from thalweg.space import Hyperparameters
+from thalweg.track.records import CheckpointRecord
+from thalweg.track.store import Store
+from thalweg.track.writer import RunWriter
+from thalweg.train import checkpoint
+from thalweg.trainer import Diverged, State, Trainer
+from thalweg.tree import Run, Status
+
+KEEP_CHECKPOINTS = 2
+"""A run's newest checkpoints that stay: where the newest is damaged, the one before it is used."""
+
+
+@dataclass
+class StudyWorker:
+    """`Work` for an executor: carries out one study's tasks."""
+
+    trainer: Trainer
+    metric: str
+    store_location: str
+    checkpoint_folder: Path
+    checkpoint_seconds: float
+    """Time between a run's checkpoints while it trains."""
+
+    def setup(self) -> Mapping[str, Any]:
+        """Load what runs share, and measure the speed of this worker."""
+        started = time.perf_counter()
+        self._store = Store.open(self.store_location)
+        self.trainer.setup()
+        flops_per_second = self.trainer.probe()
+        # Entered into the ledger with the first run, as there is nothing else to enter it under.
+        self._unentered_seconds = time.perf_counter() - started
+        return {"flops_per_second": flops_per_second}
+
+    def carry_out(self, task: Task, control: Control) -> None:
+        """Train or test one run and record what became of it."""
+        run = self._store.read_run(task.run)
+        with self._store.writer(run.id) as writer:
+            seconds, self._unentered_seconds = self._unentered_seconds, 0.0
+            writer.spend("setup", Cost(seconds=seconds, device_seconds=seconds))
+            if task.kind == "test":
+                self._test(run, writer, control)
+                return
+            status, position, error = self._train(run, writer, control)
+            writer.finish(status, position, error)
+
+    def _train(self, run: Run, writer: RunWriter, control: Control) -> tuple[Status, int, str | None]:
+        active = None
+        try:
+            active = self._activate(run, writer, control)
+            self.trainer.train([active])
+            active.require_report(self.metric)
+        except RunInterrupted:
+            assert active is not None
+            return "interrupted", active.saved_position, None
+        except Diverged as diverged:
+            return "diverged", active.position if active else run.position, str(diverged)
+        except Exception:
+            return "failed", active.position if active else run.position, traceback.format_exc()
+        arrived = active.position >= min(run.until, run.horizon)
+        finished = active.position >= run.horizon or not arrived  # a function may end of its own accord
+        return "finished" if finished else "paused", active.position, None
+
+    def _test(self, run: Run, writer: RunWriter, control: Control) -> None:
+        active = self._activate(run, writer, control)
+        estimates = self.trainer.test(active)
+        self._store.record_test(run.id, active.start, estimates)
+
+    def _activate(self, run: Run, writer: RunWriter, control: Control) -> _ActiveRun:
+        start, state = self._newest_state(run)
+        folder = self.checkpoint_folder / run.id
+        return _ActiveRun(run, start, state, writer, control, _Saver(self._store, run, folder, self.checkpoint_seconds))
+
+    def _newest_state(self, run: Run) -> tuple[int, State | None]:
+        """The newest checkpoint of the run that is whole; else the parent's at the fork point; else from scratch."""
+        for record in reversed(self._store.checkpoints(run.id)):
+            try:
+                return record.position, checkpoint.read(Path(record.folder), record.digest)
+            except CheckpointError:
+                continue  # the record stays, so that `thalweg show` can tell; the work since the one before is repeated
+        if run.parent is None:
+            return 0, None
+        record = fork_point(self._store, run.parent, run.fork_position)
+        return record.position, checkpoint.read(Path(record.folder), record.digest)
+
+
+def fork_point(store: Store, parent: str, position: int) -> CheckpointRecord:
+    """The checkpoint of a run, or of the ancestor that it was itself forked from, at exactly this position.
+
+    Raises:
+        ConfigError: there is none; the message lists the positions that have one.
+    """
+    found: dict[int, CheckpointRecord] = {}
+    run: Run | None = store.read_run(parent)
+    limit = math.inf
+    while run is not None:
+        for record in store.checkpoints(run.id):
+            if record.position <= limit:
+                found.setdefault(record.position, record)
+        limit = run.fork_position
+        run = store.read_run(run.parent) if run.parent is not None else None
+    if position not in found:
+        known = f"it has them at {', '.join(map(str, sorted(found)))}" if found else "it has none"
+        raise ConfigError(f"run {parent} has no checkpoint at position {position}: {known}")
+    return found[position]
+
+
+class _ActiveRun:
+    """`ActiveRun` as a worker fills it in."""
+
+    def __init__(
+        self, run: Run, start: int, state: State | None, writer: RunWriter, control: Control, saver: _Saver
+    ) -> None:
+        self.id = run.id
+        self.hyperparameters: Hyperparameters = run.hyperparameters
+        self.seed = run.seed
+        self.start = start
+        self.until = run.until
+        self.horizon = run.horizon
+        self.position = start
+        self.saved_position = start
+        self._state = state
+        self._writer = writer
+        self._control = control
+        self._saver = saver
+        self._trained_before = max(saver.last_point, start)
+        self._stepped = False
+        self._reported: set[str] = {
+            name for report in run.reports if report.position >= run.until for name in report.metrics
+        }
+
+    def restore(self) -> State | None:
+        return self._state
+
+    def log(self, position: int, /, **metrics: float) -> None:
+        self._stepped |= position > self.position
+        self.position = max(self.position, position)
+        self._writer.log(position, metrics)
+        self._control.progress(position, metrics)
+
+    def report(self, position: int, /, **metrics: float) -> None:
+        self.position = max(self.position, position)
+        self._reported |= set(metrics)
+        self._writer.report(position, metrics)
+        self._control.progress(position, metrics)
+        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if broken:
+            raise Diverged(f"{', '.join(broken)} at position {position} is not a finite number")
+
+    def save(self, position: int, state: State) -> None:
+        self._writer.flush()
+        seconds = self._saver.save(position, state, self._writer)
+        self.position = self.saved_position = position
+        self._writer.spend("checkpoint", Cost(seconds=seconds, device_seconds=seconds))
+
+    def checkpoint_due(self) -> bool:
+        return self._saver.due()
+
+    def should_stop(self) -> bool:
+        return self._control.should_stop()
+
+    def spend(self, kind: SpendKind, cost: Cost) -> None:
+        # Work entered before its step is logged leads to a later position than the last one.
+        before = self._trained_before if self._stepped else self._trained_before - 1
+        if kind == "train" and self.start <= self.position <= before and self._trained_before > self.start:
+            kind = "repeated"
+        self._stepped = False
+        self._writer.spend(kind, cost)
+
+    def require_report(self, metric: str) -> None:
+        if metric not in self._reported:
+            reported = ", ".join(sorted(self._reported)) or "nothing"
+            raise ConfigError(
+                f"the study's metric is {metric!r}, but the run reported {reported}:"
+                f" call run.report({metric}=...) at the end, or return the value"
+            )
+
+
+class _Saver:
+    """Writes one run's checkpoints and lets go of those that nothing needs any more."""
+
+    def __init__(self, store: Store, run: Run, folder: Path, every_seconds: float) -> None:
+        self.store = store
+        self.run = run
+        self.folder = folder
+        self.every_seconds = every_seconds
+        self.last_point = store.last_position(run.id)
+        self._saved_at = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self.every_seconds
+
+    def save(self, position: int, state: State, writer: RunWriter) -> float:
+        started = time.perf_counter()
+        folder = self.folder / str(position)
+        digest, num_bytes = checkpoint.write(folder, state)
+        writer.checkpoint(position, str(folder), digest, num_bytes)
+        for record in self.store.checkpoints(self.run.id)[:-KEEP_CHECKPOINTS]:
+            drop_checkpoint(self.store, self.run.id, record)
+        self._saved_at = time.monotonic()
+        return time.perf_counter() - started
+
+
+def drop_checkpoint(store: Store, run_id: str, record: CheckpointRecord) -> None:
+    """Remove a checkpoint, unless a fork begins there."""
+    if store.drop_checkpoint(run_id, record.position):
+        shutil.rmtree(record.folder, ignore_errors=True)
