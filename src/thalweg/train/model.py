@@ -81,8 +81,7 @@ def _converted(model: str, path: Path) -> Path:
     try:
         with _reading(model):
             where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-            loaded.save_pretrained(temporary)
+            _dense(where).save_pretrained(temporary)
             transformers.AutoTokenizer.from_pretrained(**where).save_pretrained(temporary)
         try:
             temporary.rename(folder)
@@ -92,6 +91,23 @@ def _converted(model: str, path: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _dense(where: dict[str, str]) -> Any:
+    """A GGUF file's model with plain float32 weights, in a form that can be saved."""
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if hasattr(transformers, "GgufConfig"):  # since 5.24 weights would stay in their blocks, which cannot be trained
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(**where, **options)
+    config = copy.deepcopy(loaded.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    # What came from a GGUF file refuses to be saved, dense or not: its weights move to a model that did not.
+    with torch.device("meta"):
+        plain: Any = _CLASSES["causal"].from_config(config)
+    plain.load_state_dict(loaded.state_dict(), assign=True)
+    plain.tie_weights()
+    return plain
 
 
 @contextlib.contextmanager
@@ -104,7 +120,7 @@ def _reading(model: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+    except Exception as error:  # whatever a damaged file makes of it; `tokenizers` has no type of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"model = {model!r} cannot be loaded: {reason}") from error
     finally:
