@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -106,6 +106,7 @@ class RunWriter:
             ConfigError: as `log`; nothing is recorded then.
             StoreError: the store cannot be written. The points are tried again; the report must be made again.
         """
+        _check_names(metrics)
         values = {name: _as_float(name, value) for name, value in metrics.items()}
         self.log(position, {f"validation/{name}": value for name, value in values.items()})
         place, now = operator.index(position), time.time()
@@ -207,9 +208,7 @@ class RunWriter:
         return True
 
     def _new_format(self, names: tuple[str, ...]) -> struct.Struct:
-        for name in names:
-            if not isinstance(name, str) or not name or "\0" in name or not name.isprintable():
-                raise ConfigError(f"metric name {name!r} must be a printable string, such as 'train/loss'")
+        _check_names(names)
         self._formats[names] = struct.Struct(f"<{len(names)}d")
         return self._formats[names]
 
@@ -307,6 +306,12 @@ def _journal_rows(calls: list[_Call]) -> list[tuple[str, int, bytes]]:
 def _journal_row(calls: list[_Call]) -> tuple[str, int, bytes]:
     positions, times, names, values = zip(*calls, strict=True)
     return encode(names[0], "names"), len(calls), pack_journal(positions, times, values)
+
+
+def _check_names(names: Iterable[object]) -> None:
+    for name in names:
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ConfigError(f"metric name {name!r} must be a printable string, such as 'train/loss'")
 
 
 def _as_float(metric: str, value: object) -> float:
