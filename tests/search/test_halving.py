@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from virtual_workers import simulate
 
 from thalweg.budget import Left
 from thalweg.search import Observation, Problem, strategy
+from thalweg.search.full import Full
 from thalweg.search.halving import Halving
 from thalweg.space import Hyperparameters, Space
 from thalweg.tree import Continue, Metric, Report, Run, Start, Tree
@@ -23,15 +24,15 @@ NO_MORE_RUNS = Left({"runs": 0.0})
 class Script:
     """A sampler that proposes x = 0.00, 0.01, 0.02 ..., and remembers what it was told."""
 
-    def __init__(self, count: int = 100) -> None:
-        self.count = count
+    def __init__(self, count: int | None = None) -> None:
+        self.num_points = count
         self.told: list[tuple[list[Observation], list[Hyperparameters]]] = []
 
     def propose(
         self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int
     ) -> Hyperparameters | None:
         self.told.append((list(observations), list(pending)))
-        return {"x": index / 100} if index < self.count else None
+        return {"x": index / 100} if self.num_points is None or index < self.num_points else None
 
 
 def halving(sampler: Script | None = None, **options: int) -> Halving:
@@ -109,6 +110,14 @@ def test_promotes_one_in_eta_and_else_starts() -> None:
     # Run 1 was among the best when it was promoted; its place is not given twice.
     six = [*five, run(5, 0.5)]
     assert decide(*six, free=2) == [Continue("s-5", 300, "halving"), Continue("s-0", 300, "halving")]
+
+
+def test_promotes_to_the_highest_rung_first() -> None:
+    """Of 12 runs, floor(12 / 3) = 4 have earned the second rung: three are there, and the best of them goes on."""
+    runs = [run(0, 1.0, 0.9), run(1, 2.0, 1.9), run(2, 3.0, 2.9), *(run(i, float(i)) for i in range(3, 12))]
+    both = [Continue("s-0", 900, "halving"), Continue("s-3", 300, "halving")]
+    assert decide(*runs, free=1) == both[:1]
+    assert decide(*runs, free=2) == both
 
 
 def test_a_promoted_run_that_is_still_training_keeps_its_place() -> None:
@@ -203,8 +212,33 @@ def test_the_sampler_learns_from_the_highest_rung_with_four_results() -> None:
     diverged = [run(i, status="diverged") for i in (4, 5)]
     assert told(*four_higher, *diverged)[0] == [0.5, 1.5, 2.5, 3.5, math.inf, math.inf]
     assert told(*four_higher, run(6), run(7, 9.0, status="running"))[1] == [{"x": 0.06}, {"x": 0.07}]
+    # A promoted run is known at the rung that it comes from, so it is not pending there.
+    assert told(run(0, 1.0, status="running"), run(1, 2.0)) == ([1.0, 2.0], [])
     only_diverged = [run(i, status="diverged") for i in range(5)]
     assert told(*only_diverged, run(5, 2.0), run(6, 1.0))[0] == [*[math.inf] * 5, 2.0, 1.0]
+
+
+def test_says_how_much_of_a_run_a_root_gets() -> None:
+    """A ninth each, the step to a third for one in 3, the rest for one in 9: 1/9 + 2/9 / 3 + 2/3 / 9 = 7/27."""
+    assert math.isclose(halving().share, 7 / 27)
+    assert math.isclose(halving(eta=2, num_rungs=2).share, 3 / 4)
+    assert Full(PROBLEM, Script(), "full").share == 1.0
+
+
+def test_says_how_many_roots_it_begins_at_most() -> None:
+    assert halving().num_roots is None
+    assert halving(max_roots=5).num_roots == 5
+    assert halving(Script(count=3), max_roots=5).num_roots == 3
+    assert Full(PROBLEM, Script(count=3), "full").num_roots == 3
+
+
+@pytest.mark.parametrize("make", [halving, lambda script: Full(PROBLEM, script, "full")], ids=["halving", "full"])
+def test_proposals_are_made_in_the_knowledge_of_those_before(make: Callable[[Script], Halving | Full]) -> None:
+    script = Script()
+    tree = Tree.of([run(0), run(1, status="pending"), run(2, status="failed")])
+    make(script).decide(tree, free_slots=2, left=Left({}))
+    waiting = [{"x": 0.0}, {"x": 0.01}]
+    assert [pending for _, pending in script.told] == [waiting, [*waiting, {"x": 0.03}]]
 
 
 def curve(hyperparameters: Hyperparameters, fraction: float) -> float:

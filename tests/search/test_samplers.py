@@ -7,6 +7,7 @@ import subprocess
 import sys
 from statistics import fmean
 
+import numpy as np
 import pytest
 from virtual_workers import simulate
 
@@ -14,7 +15,7 @@ from thalweg.search import Observation, Problem, strategy
 from thalweg.search.grid import Grid
 from thalweg.search.random_search import RandomSearch
 from thalweg.search.sobol import Sobol
-from thalweg.search.startup import startup_point
+from thalweg.search.startup import in_startup, startup_point
 from thalweg.search.tpe import tpe
 from thalweg.space import Hyperparameters, Space, Value
 from thalweg.tree import Metric
@@ -36,7 +37,9 @@ CONDITIONAL: dict[str, object] = {
 
 def test_grid_has_every_combination_once_and_then_ends() -> None:
     spec: dict[str, object] = {"lr": {"log": [1e-4, 1e-2]}, "batch": {"choice": [8, 16]}, "wd": 0.1}
-    points = proposals(Grid(problem_of(spec)), 7)
+    grid = Grid(problem_of(spec))
+    assert grid.num_points == 6
+    points = proposals(grid, 7)
     assert points[6] is None
     rounded = {(round(math.log10(point["lr"]), 9), point["batch"], point["wd"]) for point in points[:6]}  # type: ignore[arg-type]
     assert rounded == {(lr, batch, 0.1) for lr in (-4.0, -3.0, -2.0) for batch in (8, 16)}
@@ -104,6 +107,40 @@ def test_the_first_start_up_point_is_that_of_the_priors() -> None:
     assert fmean(2e-6 <= lr <= 2e-4 for lr in later) > 0.5  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("losses", "index", "expected"),
+    [
+        ([], 0, True),
+        ([1.0, 2.0], 3, True),  # four random roots at first,
+        ([1.0, 2.0], 4, False),  # and no more of them although two are still training.
+        ([1.0, 2.0, 3.0, 4.0], 0, False),  # Runs of a person's own spare them.
+        ([1.0], 20, True),  # One result compares with nothing,
+        ([math.inf, math.inf, math.inf, math.inf, math.inf], 20, True),  # and neither do diverged runs alone.
+        ([math.inf, math.inf, math.inf, 1.0], 4, False),
+    ],
+)
+def test_start_up_ends_where_there_is_something_to_compare(losses: list[float], index: int, expected: bool) -> None:
+    assert in_startup([Observation({"x": 0.5}, loss) for loss in losses], index) is expected
+
+
+def test_tpe_learns_how_conditional_dimensions_go_together() -> None:
+    """With a loss of (a - b)^2, points learned jointly lie near a = b; drawn apart, |a - b| is 1/3 on average."""
+    problem = problem_of(
+        {
+            "kind": {"choice": ["plain", "pair"]},
+            "a": {"linear": [0.0, 1.0], "when": {"kind": "pair"}},
+            "b": {"linear": [0.0, 1.0], "when": {"kind": "pair"}},
+        }
+    )
+    rng = np.random.default_rng(0)
+    points = [problem.space.sample(rng) for _ in range(60)]
+    seen = [Observation(p, (p["a"] - p["b"]) ** 2 if "a" in p else 1.0) for p in points]  # type: ignore[operator]
+    learned = [tpe(problem).propose(seen, [], 100 + i) for i in range(30)]
+    apart = [abs(p["a"] - p["b"]) for p in learned if p and "a" in p]  # type: ignore[operator]
+    assert len(apart) > 15
+    assert fmean(apart) < 0.2
+
+
 @pytest.mark.parametrize("name", ["tpe", "gp"])
 def test_learns_from_outside_points_only_what_it_can_hold(name: str) -> None:
     """Values that the space does not hold, also of the wrong type, are as if they had not been seen."""
@@ -119,11 +156,12 @@ def test_learns_from_outside_points_only_what_it_can_hold(name: str) -> None:
         Observation({"lr": 1e-3, "flag": 2}, -3.0),
     ]
     method = strategy(name, {}, problem)._sampler  # type: ignore[attr-defined]
-    point = method.propose([*outside, *seen], [{"lr": 9.0, "flag": True}], 6)
+    waiting: list[Hyperparameters] = [{"lr": 1e-3, "flag": 2}, {"flag": True}]
+    point = method.propose([*outside, *seen], waiting, 6)
     problem.space.check(point)
     # The place in the sequence, not the points left out, decides: their values change nothing.
     harmless = [Observation(o.hyperparameters, o.loss + 7) for o in outside]
-    assert method.propose([*harmless, *seen], [{"lr": 9.0, "flag": True}], 6) == point
+    assert method.propose([*harmless, *seen], waiting, 6) == point
 
 
 def test_a_cache_is_dropped_where_an_earlier_result_comes_in() -> None:
