@@ -98,13 +98,13 @@ class FineTune(BaseModel):
     def facts(self) -> Mapping[str, str]:
         """The model with its size, and the data, for the plan."""
         rows, sizes = self._load_rows(), self._measure(FineTuneHyperparameters())
-        weights = f"all {sizes.num_parameters / 1e6:.1f}M parameters"
-        if self.adapter is not None:
-            weights = f"a LoRA adapter on {sizes.num_parameters / 1e6:.1f}M parameters"
-        splits = f"{len(rows.train):,} training, {len(rows.validation):,} validation, {len(rows.test):,} test rows"
-        length = f"{rows.train.lengths.mean():.0f} tokens a row"
-        duplicates = f", {rows.num_duplicates:,} duplicates left out" if rows.num_duplicates else ""
-        return {"model": f"{self.model}: {weights}", "data": f"{self.data.train}: {splits}, {length}{duplicates}"}
+        trained = f"a LoRA adapter of {sizes.num_trainable:,}" if self.adapter else "all"
+        dropped = f"; {rows.num_duplicates:,} duplicates dropped" if rows.num_duplicates else ""
+        return {
+            "model": f"{self.model}, {sizes.num_parameters:,} parameters, {trained} trained",
+            "data": f"{len(rows.train):,} texts to train on, {len(rows.validation):,} to choose by,"
+            f" {len(rows.test):,} held back for the end{dropped}",
+        }
 
     def horizon(self, hyperparameters: Hyperparameters) -> int:
         """Epochs times training rows, rounded, at least 1."""
@@ -169,7 +169,7 @@ class FineTune(BaseModel):
             started = time.perf_counter()
             losses_B, _logits = work.how.losses(model, batch)
             losses_B.sum().backward()  # type: ignore[no-untyped-call]
-            float(losses_B[0])  # waits for a GPU
+            float(losses_B[0].detach())  # waits for a GPU
             seconds = time.perf_counter() - started
         checkpoint.restore_rng(before)
         return padded_flops(batch, measure(model), backward=True) / seconds

@@ -194,6 +194,11 @@ def _config(model: str, task: Task, num_classes: int) -> Any:
         config = transformers.AutoConfig.from_pretrained(locate(model), trust_remote_code=False, **labels)
     if task == "classification":
         config.problem_type = "single_label_classification"
+    elif hasattr(type(config), "is_decoder") and not config.is_decoder:
+        raise ConfigError(
+            f"model = {model!r}: a {config.model_type} model sees the words that it shall predict; task = 'causal'"
+            " needs a decoder such as Llama, or set task = 'classification'"
+        )
     config.use_cache = False
     return config
 
