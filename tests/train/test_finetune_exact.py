@@ -119,6 +119,25 @@ def test_every_possible_interruption_of_an_epoch(
     assert as_plain(state) == as_plain(whole(kind).states[HORIZON])
 
 
+@pytest.mark.parametrize("adapter", [None, "lora"])
+def test_stopping_changes_nothing_in_bf16(
+    bert: Path, reviews: Path, fake_run: Any, as_plain: Any, adapter: Any
+) -> None:
+    trainer = FineTune(model=str(bert), data=Data(train=str(reviews)), adapter=adapter, precision="bf16", micro_batch=3)
+    trainer.setup()
+    uninterrupted = fake_run(HYPERPARAMETERS, horizon=HORIZON)
+    trainer.train([uninterrupted])
+    stopped = fake_run(HYPERPARAMETERS, horizon=HORIZON, stop_at=14)
+    with pytest.raises(RunInterrupted):
+        trainer.train([stopped])
+    position = max(stopped.states)
+    rest = fake_run(HYPERPARAMETERS, horizon=HORIZON, start=position, state=stopped.states[position])
+    trainer.train([rest])
+    assert stopped.points | rest.points == uninterrupted.points
+    assert rest.reports == uninterrupted.reports
+    assert as_plain(rest.states[HORIZON]) == as_plain(uninterrupted.states[HORIZON])
+
+
 def test_an_interrupted_evaluation_is_done_again_and_no_step_is(make: Make, fake_run: Any) -> None:
     kind = "full classification"
     run = fake_run(hyperparameters(kind), horizon=HORIZON)
