@@ -135,35 +135,45 @@ class Loop:
         for run in self.tree.active():
             left = reduced(left, self._cost(run.hyperparameters, run.position, run.until))
         actions = self.strategy.decide(self.tree, free_slots=free, left=left)
-        fitting = [action for action in actions if self._lacks(action, left) is None]
+        fitting = self._fitting(actions, left)
         if len(fitting) < len(actions):
             # Say so by the one limit that strategies look at, so that this one can bring what has begun to an end.
-            no_more = Left({**left.amounts, "runs": 0})
-            actions = self.strategy.decide(self.tree, free_slots=free, left=no_more)
-            fitting = [action for action in actions if self._lacks(action, no_more) is None]
+            left = Left({**left.amounts, "runs": 0})
+            fitting = self._fitting(self.strategy.decide(self.tree, free_slots=free, left=left), left)
         return fitting
 
-    def _lacks(self, action: Action, left: Left) -> str | None:
-        """The limit in which an action does not fit, or None.
+    def _fitting(self, actions: Sequence[Action], left: Left) -> list[Action]:
+        """The actions that what is left has room for, one after the other."""
+        fitting = []
+        for action in actions:
+            now, needed = self._prices(action)
+            if left.lacks(needed, num_runs=0 if isinstance(action, Continue | Stop) else 1) is None:
+                fitting.append(action)
+                left = reduced(left, now)
+        return fitting
+
+    def _prices(self, action: Action) -> tuple[Cost, Cost]:
+        """What an action will spend, and what has to be left for it.
 
         A root must have room to reach its horizon, and leave it to the best of those that have begun where none has
         reached it yet: a study that compares runs early could spend its whole budget on beginnings.
         """
         match action:
-            case Start(hyperparameters):
+            case Start(hyperparameters, until):
                 own = [run for run in self.tree if run.origin not in ("baseline", "hand")]
                 whole = self._cost(hyperparameters, 0, self.study.trainer.horizon(hyperparameters))
-                rests = [self._rest(run) for run in own if run.status == "paused"]
                 finished = any(run.status == "finished" for run in own)
-                needed = max([whole, *([] if finished else rests)], key=lambda cost: (cost.seconds, cost.flops))
-                return left.lacks(_with_margin(needed) if own else needed, num_runs=1)
+                rests = [] if finished else [self._rest(run) for run in own if run.status == "paused"]
+                needed = max([whole, *rests], key=lambda cost: (cost.seconds, cost.flops, cost.tokens, cost.samples))
+                return self._cost(hyperparameters, 0, until), _with_margin(needed) if own else needed
             case Continue(run_id, until):
                 run = self.tree[run_id]
-                return left.lacks(self._cost(run.hyperparameters, run.position, until))
+                now = self._cost(run.hyperparameters, run.position, until)
             case Fork(parent, at, changes, until):
-                return left.lacks(self._cost({**self.tree[parent].hyperparameters, **changes}, at, until), num_runs=1)
+                now = self._cost({**self.tree[parent].hyperparameters, **changes}, at, until)
             case Stop():
-                return None
+                now = Cost()
+        return now, now
 
     def _rest(self, run: Run) -> Cost:
         return self._cost(run.hyperparameters, run.position, run.horizon)

@@ -310,7 +310,7 @@ def make_plan(study: Study, strategy: Strategy, loop: Loop, location: str | Path
 def _start_workers(study: Study, location: str | Path) -> LocalExecutor:
     folder = checkpoint_folder(location)
     work = StudyWorker(study.trainer, study.metric.name, str(location), folder, study.checkpoint_seconds)
-    return LocalExecutor(work, num_workers=study.workers, preload=study.trainer.preload)
+    return LocalExecutor(work, num_workers=study.workers, preload=["thalweg.worker", *study.trainer.preload])
 
 
 def checkpoint_folder(location: str | Path) -> Path:

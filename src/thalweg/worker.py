@@ -10,6 +10,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,9 @@ class StudyWorker:
 
     def _test(self, run: Run, writer: RunWriter, control: Control) -> None:
         active = self._activate(run, writer, control)
-        estimates = self.trainer.test(active)
-        self._store.record_test(run.id, active.start, estimates)
+        # Interrupted, it is done again by the next session.
+        with suppress(RunInterrupted):
+            self._store.record_test(run.id, active.start, self.trainer.test(active))
 
     def _activate(self, run: Run, writer: RunWriter, control: Control) -> _ActiveRun:
         start, state = self._newest_state(run)

@@ -8,6 +8,7 @@ Beside the points, a chunk keeps a summary of every 64 of them, so that a long c
 from __future__ import annotations
 
 import json
+import struct
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -226,14 +227,9 @@ def join(parts: Sequence[Points]) -> Points:
     )
 
 
-def pack_journal(positions: Sequence[int], times: Sequence[int], packed_values: Iterable[bytes]) -> bytes:
-    """A journal row's blob: positions, times, then each call's values, all as 8 bytes.
-
-    Args:
-        packed_values: per call, the float64 values of its metrics in the order of the row's names.
-    """
-    head = np.array([*positions, *times], "<i8").tobytes()
-    return b"".join([head, *packed_values])
+def journal_layout(num_metrics: int) -> struct.Struct:
+    """How a log call is packed: position, nanoseconds since 1970, and each value. A journal row's blob is such calls."""
+    return struct.Struct(f"<qq{num_metrics}d")
 
 
 def unpack_journal(rows: Iterable[tuple[str, int, bytes]], only: str | None = None) -> dict[str, Points]:
@@ -274,9 +270,8 @@ def _in_order(parts: list[tuple[Points, Ints]]) -> Points:
 def _journal_arrays(num: int, num_names: int, blob: bytes) -> tuple[Ints, Ints, Floats]:
     if len(blob) != 8 * num * (2 + num_names):
         raise StoreError(f"a journal row of {num} calls is damaged: it has {len(blob)} bytes")
-    integers = np.frombuffer(blob, "<i8", 2 * num)
-    values = np.frombuffer(blob, "<f8", offset=16 * num).reshape(num, num_names)
-    return integers[:num], integers[num:], values
+    integers = np.frombuffer(blob, "<i8").reshape(num, 2 + num_names)
+    return integers[:, 0], integers[:, 1] // 1_000_000, integers[:, 2:].view("<f8")
 
 
 def _pack_integers(numbers: Ints) -> bytes:

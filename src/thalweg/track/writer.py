@@ -6,6 +6,7 @@ the journal when it has grown. Reports, checkpoints, `flush` and `finish` commit
 
 from __future__ import annotations
 
+import itertools
 import logging
 import operator
 import queue
@@ -24,11 +25,10 @@ from thalweg.errors import ConfigError, StoreError
 from thalweg.track import compaction, runs, terminate
 from thalweg.track.database import Database
 from thalweg.track.json_text import encode
-from thalweg.track.lineage import MAX_POSITION
 from thalweg.track.liveness import BEAT_SECONDS, this_process
 from thalweg.track.records import CheckpointRecord
 from thalweg.track.schema import run
-from thalweg.track.series import CHUNK_POINTS, pack_journal
+from thalweg.track.series import CHUNK_POINTS, journal_layout
 from thalweg.tree import Status
 
 COMMIT_SECONDS = 0.1
@@ -39,8 +39,8 @@ _ROW_CALLS = 16_384
 
 _log = logging.getLogger("thalweg")
 
-_Call = tuple[int, int, tuple[str, ...], bytes]
-"""Position, milliseconds since 1970, names, and the values as packed float64."""
+_Call = tuple[tuple[str, ...], bytes]
+"""Names, and what `journal_layout` packs: position, time and values."""
 
 
 class RunWriter:
@@ -61,7 +61,7 @@ class RunWriter:
         self._unsaved_spent: dict[SpendKind, Cost] = {}
         self._committing = threading.Lock()
         self._committer: int | None = None
-        self._formats: dict[tuple[str, ...], struct.Struct] = {}
+        self._packers: dict[tuple[str, ...], Callable[..., bytes]] = {}
         self._orders: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._closed = False
         self._failing = False
@@ -86,16 +86,15 @@ class RunWriter:
         if self._closed:
             raise StoreError(f"the writer of run {self.run_id!r} is closed; open another one to log more")
         names = tuple(metrics)
-        layout = self._formats.get(names) or self._new_format(names)
         try:
-            packed = layout.pack(*metrics.values())
-            place = operator.index(position)
+            pack = self._packers.get(names) or self._new_packer(names)
+            packed = pack(position, time.time_ns(), *metrics.values())
+            if position < 0:
+                raise ValueError
         except (struct.error, TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise _refusal(position, metrics) from error
-        if not 0 <= place <= MAX_POSITION:
-            raise _refusal(position, metrics)
         # Appending to a deque is atomic: no lock, so that a signal may come at any point.
-        self._calls.append((place, time.time_ns() // 1_000_000, names, packed))
+        self._calls.append((names, packed))
         if self._strict:
             self._commit()
 
@@ -207,10 +206,10 @@ class RunWriter:
         done.wait(seconds)
         return True
 
-    def _new_format(self, names: tuple[str, ...]) -> struct.Struct:
+    def _new_packer(self, names: tuple[str, ...]) -> Callable[..., bytes]:
         _check_names(names)
-        self._formats[names] = struct.Struct(f"<{len(names)}d")
-        return self._formats[names]
+        self._packers[names] = journal_layout(len(names)).pack
+        return self._packers[names]
 
     def _work(self) -> None:
         while True:
@@ -263,8 +262,7 @@ class RunWriter:
 
     def _take(self) -> None:
         # As many as there are now: a fast caller must not keep the loop going.
-        for _ in range(len(self._calls)):
-            self._unsaved.append(self._calls.popleft())
+        self._unsaved += [self._calls.popleft() for _ in range(len(self._calls))]
         for _ in range(len(self._spent)):
             kind, cost = self._spent.popleft()
             self._unsaved_spent[kind] = self._unsaved_spent.get(kind, Cost()) + cost
@@ -284,28 +282,22 @@ class RunWriter:
 
 def _journal_rows(calls: list[_Call]) -> list[tuple[str, int, bytes]]:
     """Calls as journal rows, few of them, such that each metric's calls stay in their order."""
-    groups: list[list[_Call]] = []
-    holder: dict[str, int] = {}  # metric -> the group that has its last call
-    before: tuple[str, ...] | None = None
-    place = 0
-    for call in calls:
-        names = call[2]
-        if names != before:
-            # A call joins an older group only where nothing that came since then holds one of its metrics.
-            places = {holder.get(name, -1) for name in names}
-            place = places.pop() if len(places) == 1 else -1
-            before = names
-        if place < 0 or groups[place][0][2] != names or len(groups[place]) >= _ROW_CALLS:
-            place = len(groups)
-            groups.append([])
-            holder.update(dict.fromkeys(names, place))
-        groups[place].append(call)
-    return [_journal_row(group) for group in groups]
-
-
-def _journal_row(calls: list[_Call]) -> tuple[str, int, bytes]:
-    positions, times, names, values = zip(*calls, strict=True)
-    return encode(names[0], "names"), len(calls), pack_journal(positions, times, values)
+    rows: list[tuple[tuple[str, ...], list[bytes]]] = []
+    holder: dict[str, int] = {}  # metric -> the row that has its last call
+    for names, group in itertools.groupby(calls, operator.itemgetter(0)):
+        # They join an older row only where nothing that came since then holds one of their metrics.
+        places = {holder.get(name, -1) for name in names}
+        place = places.pop() if len(places) == 1 else -1
+        packed = [call for _, call in group]
+        if place < 0 or rows[place][0] != names or len(rows[place][1]) + len(packed) > _ROW_CALLS:
+            place = len(rows)
+            rows += [(names, []) for _ in range(0, len(packed), _ROW_CALLS)]
+            for i in range(0, len(packed), _ROW_CALLS):
+                rows[place + i // _ROW_CALLS][1].extend(packed[i : i + _ROW_CALLS])
+            holder.update(dict.fromkeys(names, len(rows) - 1))
+        else:
+            rows[place][1].extend(packed)
+    return [(encode(list(names), "names"), len(packed), b"".join(packed)) for names, packed in rows]
 
 
 def _check_names(names: Iterable[object]) -> None:
