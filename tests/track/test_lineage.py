@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from thalweg.track import compaction, lineage, runs, schema
-from thalweg.track.series import pack_journal
+from thalweg.track.series import journal_layout
 from thalweg.track.store import Store
 
 
@@ -43,6 +42,28 @@ def test_a_grandchild_that_forks_earlier_inherits_no_more_than_that(store: Store
     child = new_run(parent=root.id, at=30)
     grandchild = new_run(parent=child.id, at=10)
     assert curve(store, grandchild.id) == {10: 1.0}
+
+
+def test_a_child_s_chunk_wins_over_its_parent_s_journal(store: Store, new_run: Any) -> None:
+    root = new_run()
+    log(store, root.id, {10: 1.0})
+    child = new_run(parent=root.id, at=10)
+    log(store, child.id, {10: -1.0})
+    store.compact(child.id)
+    assert curve(store, child.id) == {10: -1.0}
+    store.compact(root.id)
+    assert curve(store, child.id) == {10: -1.0}
+
+
+def test_the_last_write_wins_before_and_after_each_compaction(store: Store, new_run: Any) -> None:
+    run = new_run()
+    for value in range(4):
+        log(store, run.id, {10: float(value), 20 + value: 0.0})
+        log(store, run.id, {10: value + 0.5})
+        assert curve(store, run.id)[10] == value + 0.5
+        store.compact(run.id)
+        assert curve(store, run.id)[10] == value + 0.5
+    assert list(curve(store, run.id)) == [10, 20, 21, 22, 23]
 
 
 def test_metrics_of_ancestors_are_listed_only_where_visible(store: Store, new_run: Any) -> None:
@@ -109,8 +130,8 @@ def test_a_lineage_of_a_thousand_forks(store: Store, new_run: Any, compacted: bo
         with store._database.write() as connection:
             row = runs.find_run(connection, run_id)
             positions = list(range(10 * generation + 1, 10 * generation + 13))
-            values = [np.float64(generation).tobytes()] * 12
-            entry = ('["loss"]', 12, pack_journal(positions, positions, values))
+            calls = [journal_layout(1).pack(position, 0, generation) for position in positions]
+            entry = ('["loss"]', 12, b"".join(calls))
             compaction.add_journal(connection, row.key, [entry])
             if compacted:
                 compaction.compact(connection, row.key, 0)

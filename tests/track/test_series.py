@@ -12,8 +12,8 @@ from thalweg.track.series import (
     CHUNK_POINTS,
     Chunk,
     Points,
+    journal_layout,
     pack,
-    pack_journal,
     reduce_blocks,
     settle,
     single_blocks,
@@ -111,10 +111,11 @@ def test_settling_sorts_and_keeps_the_last_write() -> None:
 
 
 def test_journal_rows_keep_the_order_of_calls_across_sets_of_names() -> None:
+    one, two, million = journal_layout(1).pack, journal_layout(2).pack, 1_000_000
     rows = [
-        ('["a"]', 2, pack_journal([1, 2], [10, 20], [np.float64(x).tobytes() for x in (1, 2)])),
-        ('["b", "a"]', 1, pack_journal([1], [30], [np.array([3.0, 4.0]).tobytes()])),
-        ('["a"]', 1, pack_journal([1], [40], [np.float64(5).tobytes()])),
+        ('["a"]', 2, one(1, 10 * million, 1.0) + one(2, 21 * million - 1, 2.0)),
+        ('["b", "a"]', 1, two(1, 30 * million, 3.0, 4.0)),
+        ('["a"]', 1, one(1, 40 * million, 5.0)),
     ]
     found = unpack_journal(rows)
     assert found["a"].positions.tolist() == [1, 2, 1, 1]

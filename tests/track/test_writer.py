@@ -22,9 +22,9 @@ from thalweg.budget import Cost
 from thalweg.errors import ConfigError, StoreError
 from thalweg.track import compaction, liveness, sqlite_engine, terminate
 from thalweg.track.liveness import Process
-from thalweg.track.series import CHUNK_POINTS
+from thalweg.track.series import CHUNK_POINTS, journal_layout
 from thalweg.track.store import Store
-from thalweg.track.writer import _journal_rows
+from thalweg.track.writer import _ROW_CALLS, _journal_rows
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -166,7 +166,7 @@ def test_values_and_ledger_survive_bit_for_bit(store: Store, new_run: Any) -> No
 
 def test_calls_share_journal_rows_only_where_their_order_does_not_matter() -> None:
     def call(position: int, *names: str) -> Any:
-        return position, 0, names, b"\0" * 8 * len(names)
+        return names, journal_layout(len(names)).pack(position, 0, *[0.0] * len(names))
 
     alternating = [call(i, *(("a", "b") if i % 2 else ("c",))) for i in range(10)]
     assert sorted(row[:2] for row in _journal_rows(alternating)) == [('["a", "b"]', 5), ('["c"]', 5)]
@@ -177,7 +177,17 @@ def test_calls_share_journal_rows_only_where_their_order_does_not_matter() -> No
         ('["a"]', 2),
         ('["c"]', 1),
     ]
+    back_and_forth = [call(1, "a"), call(2, "b"), call(3, "a", "b"), call(4, "a"), call(5, "b")]
+    assert [row[:2] for row in _journal_rows(back_and_forth)] == [
+        ('["a"]', 1),
+        ('["b"]', 1),
+        ('["a", "b"]', 1),
+        ('["a"]', 1),
+        ('["b"]', 1),
+    ]
     assert _journal_rows([]) == []
+    many = _journal_rows([call(i, "a") for i in range(2 * _ROW_CALLS + 1)] + [call(0, "b"), call(0, "a")])
+    assert [row[:2] for row in many] == [('["a"]', _ROW_CALLS), ('["a"]', _ROW_CALLS), ('["a"]', 2), ('["b"]', 1)]
 
 
 def test_a_locked_store_is_waited_for(

@@ -228,7 +228,7 @@ def join(parts: Sequence[Points]) -> Points:
 
 
 def journal_layout(num_metrics: int) -> struct.Struct:
-    """How a log call is packed: position, nanoseconds since 1970, and each value. A journal row's blob is such calls."""
+    """How a log call is packed: position, nanoseconds since 1970, and each value. A journal row holds such calls."""
     return struct.Struct(f"<qq{num_metrics}d")
 
 

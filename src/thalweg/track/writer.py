@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from time import time_ns
 from types import TracebackType
 from typing import Any, Self
 
@@ -83,12 +84,11 @@ class RunWriter:
             ConfigError: a position, name or value that cannot be recorded.
             StoreError: the writer is closed; or, for a strict writer, the store cannot be written.
         """
-        if self._closed:
-            raise StoreError(f"the writer of run {self.run_id!r} is closed; open another one to log more")
+        # A training loop may call this for every step of a small model: each check here is one that it needs.
         names = tuple(metrics)
+        pack = self._packers.get(names) or self._new_packer(names)
         try:
-            pack = self._packers.get(names) or self._new_packer(names)
-            packed = pack(position, time.time_ns(), *metrics.values())
+            packed = pack(position, time_ns(), *metrics.values())
             if position < 0:
                 raise ValueError
         except (struct.error, TypeError, ValueError, OverflowError, RuntimeError) as error:
@@ -178,6 +178,7 @@ class RunWriter:
         if self._closed:
             return
         self._closed = True
+        self._packers = {}
         self._orders.put(None)
         self._thread.join()
         terminate.unwatch(self)
@@ -207,6 +208,9 @@ class RunWriter:
         return True
 
     def _new_packer(self, names: tuple[str, ...]) -> Callable[..., bytes]:
+        # A closed writer knows no packers, so that it comes here.
+        if self._closed:
+            raise StoreError(f"the writer of run {self.run_id!r} is closed; open another one to log more")
         _check_names(names)
         self._packers[names] = journal_layout(len(names)).pack
         return self._packers[names]
