@@ -1,8 +1,8 @@
 """Thalweg finds good hyperparameters for training, fine-tuning and decoding language models within a budget.
 
-    import thalweg
+import thalweg
 
-    result = thalweg.tune(train, space={"lr": thalweg.log(1e-5, 1e-2)}, metric="accuracy", budget="20 min")
+result = thalweg.tune(train, space={"lr": thalweg.log(1e-5, 1e-2)}, metric="accuracy", budget="20 min")
 """
 
 from __future__ import annotations

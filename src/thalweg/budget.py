@@ -212,7 +212,9 @@ def _unit(unit: str) -> tuple[str, float]:
     name = unit.lower().replace("_", "-")
     known = _UNITS.get(name) or _UNITS.get(name.removesuffix("s"))
     if known is None:
-        raise ConfigError(f"budget: unknown unit {unit!r}. {nearest(unit, (f'{u}s' for u in _UNITS if len(u) > 3))}")
+        raise ConfigError(
+            f"budget: unknown unit {unit!r}. {nearest(unit, (f'{u}s' for u in _UNITS if u not in ('s', 'h', 'sec', 'min')))}"
+        )
     return known
 
 

@@ -120,7 +120,8 @@ def fork_point(store: Store, parent: str, position: int) -> CheckpointRecord:
         limit = run.fork_position
         run = store.read_run(run.parent) if run.parent is not None else None
     if position not in found:
-        known = f"it has them at {', '.join(map(str, sorted(found)))}" if found else "it has none"
+        at = ", ".join(map(str, sorted(found)))
+        known = f"it has them at {at}" if found else "it has none (of finished runs only the best keeps its own)"
         raise ConfigError(f"run {parent} has no checkpoint at position {position}: {known}")
     return found[position]
 

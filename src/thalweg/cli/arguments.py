@@ -58,5 +58,7 @@ def open_store(location: str, *, read_only: bool = True) -> Store:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    print(json.dumps(value, indent=2))
+    """One JSON object on stdout; what is not a finite number is the string "nan", "inf" or "-inf"."""
+    from thalweg.report.findings import as_json
+
+    print(json.dumps(as_json(value), indent=2, allow_nan=False))

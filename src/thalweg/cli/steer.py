@@ -26,7 +26,7 @@ def stop(run: RunArgument, store: StoreOption = DEFAULT, json: JsonOption = Fals
         known = opened.read_run(run)
         if known.ended:
             raise ConfigError(f"run {run} has already {'failed' if known.status == 'failed' else f'{known.status}'}")
-        _request(opened, Stop(run), json)
+        _request(opened, store, Stop(run), json)
 
 
 def fork(
@@ -55,10 +55,10 @@ def fork(
         if until is not None and until <= at:
             raise ConfigError(f"--until {until} must lie beyond the fork point, {at}")
         # Longer than any horizon means: to the child's own horizon, which its hyperparameters decide.
-        _request(opened, Fork(run, at, changes, until if until is not None else 2**62), json)
+        _request(opened, store, Fork(run, at, changes, until if until is not None else 2**62), json)
 
 
-def _request(store: Store, action: Action, json: bool) -> None:
+def _request(store: Store, location: str, action: Action, json: bool) -> None:
     run = action.parent if hasattr(action, "parent") else action.run  # type: ignore[union-attr]
     study = store.run_study(run)
     number = store.add_request(study, action)
@@ -68,7 +68,8 @@ def _request(store: Store, action: Action, json: bool) -> None:
     elif live:
         print(f"asked the running study {study!r}; see: thalweg runs {study}")
     else:
-        print(f"noted; study {study!r} is not running now: thalweg resume {study} carries it out")
+        where = "" if location == DEFAULT else f" --store {location}"
+        print(f"noted; study {study!r} is not running now: thalweg resume {study}{where} carries it out")
 
 
 def _changes(settings: list[str], names: list[str]) -> dict[str, Any]:

@@ -24,14 +24,14 @@ def summary_dict(view: StudyView) -> dict[str, Any]:
         "study": view.name,
         "metric": {"name": view.metric.name, "goal": view.metric.goal},
         "unit": view.unit,
-        "strategy": _json(dict(view.strategy)),
+        "strategy": as_json(dict(view.strategy)),
         "seed": view.seed,
         "space": {name: dimension.describe() for name, dimension in view.space.dimensions.items()},
-        "fixed": _json(dict(view.space.fixed)),
-        "budget": _json(view.budget.limits()),
+        "fixed": as_json(dict(view.space.fixed)),
+        "budget": as_json(view.budget.limits()),
         "runs": {"total": len(view.tree), "by_status": dict(Counter(view.status(run) for run in view.tree))},
         "spent": {
-            "wall_seconds": _json(view.ledger.wall_seconds),
+            "wall_seconds": as_json(view.ledger.wall_seconds),
             "total": _cost(view.total_cost),
             "by_kind": {kind: _cost(view.ledger.by_kind()[kind]) for kind in SPEND_KINDS},
             "failed_and_diverged": _cost(view.lost()),
@@ -124,7 +124,7 @@ def _comparison(view: StudyView, best: Run | None, baseline: Run | None) -> dict
     shared = overlap(ours, theirs)
     noise = gap.is_noise if gap else shared
     return {
-        "test_difference": _json(ours.value - theirs.value),
+        "test_difference": as_json(ours.value - theirs.value),
         "low": gap.low if gap else None,
         "high": gap.high if gap else None,
         "method": "Newcombe hybrid score" if gap else "overlap of intervals",
@@ -142,25 +142,25 @@ def _run(view: StudyView, run: Run) -> dict[str, Any]:
         "parent": run.parent,
         "position": run.position,
         "horizon": run.horizon,
-        "hyperparameters": _json(dict(run.hyperparameters)),
-        "changed": {name: {"baseline": _json(b), "value": _json(v)} for name, (b, v) in changed(view, run).items()},
-        "validation": _json(result(run, view.metric)),
-        "test": _json(dataclasses.asdict(test)) if test else None,
+        "hyperparameters": as_json(dict(run.hyperparameters)),
+        "changed": {name: {"baseline": as_json(b), "value": as_json(v)} for name, (b, v) in changed(view, run).items()},
+        "validation": as_json(result(run, view.metric)),
+        "test": as_json(dataclasses.asdict(test)) if test else None,
         "cost": _cost(view.ledger.of(run.id)),
     }
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
-    entry: dict[str, Any] = _json(dataclasses.asdict(cost))
+    entry: dict[str, Any] = as_json(dataclasses.asdict(cost))
     return entry
 
 
-def _json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """JSON has no NaN and no infinities."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _json(item) for key, item in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
+        return [as_json(item) for item in value]
     return value

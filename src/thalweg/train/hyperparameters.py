@@ -93,6 +93,23 @@ _RANGES: Mapping[str, _Range] = {
 assert set(_RANGES) == {field.name for field in dataclasses.fields(FineTuneHyperparameters)}
 
 
+_ELSEWHERE: Mapping[str, str] = {
+    "learning_rate": "lr",
+    "per_device_train_batch_size": "batch_size",
+    "train_batch_size": "batch_size",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_grad_norm": "clip_norm",
+    "warmup_ratio": "warmup_fraction",
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "epsilon",
+    "r": "lora_r",
+    "rank": "lora_r",
+}
+"""What Hugging Face and others call them."""
+
+
 def check_space(space: Space, *, adapter: str | None) -> None:
     """Refuse names that fine-tuning does not know and ranges that it cannot work in.
 
@@ -116,6 +133,7 @@ def _check_value(name: str, value: Value, adapter: str | None) -> None:
     known = [known for known in _RANGES if adapter == "lora" or not known.startswith("lora_")]
     if name not in known:
         reason = " without adapter = 'lora'" if name in _RANGES else ""
-        raise ConfigError(f"unknown hyperparameter {name!r}{reason}. {nearest(name, known)}")
+        hint = f" It is called {_ELSEWHERE[name]!r} here." if name in _ELSEWHERE else ""
+        raise ConfigError(f"unknown hyperparameter {name!r}{reason}.{hint} {nearest(name, known)}")
     if not _RANGES[name].contains(value):
         raise ConfigError(f"{name} = {value!r} must be {_RANGES[name]}")
