@@ -212,9 +212,8 @@ def _unit(unit: str) -> tuple[str, float]:
     name = unit.lower().replace("_", "-")
     known = _UNITS.get(name) or _UNITS.get(name.removesuffix("s"))
     if known is None:
-        raise ConfigError(
-            f"budget: unknown unit {unit!r}. {nearest(unit, (f'{u}s' for u in _UNITS if u not in ('s', 'h', 'sec', 'min')))}"
-        )
+        units = [f"{name}s" for name in _UNITS if name not in ("s", "h", "sec", "min")]
+        raise ConfigError(f"budget: unknown unit {unit!r}. {nearest(unit, units)}")
     return known
 
 
