@@ -5,7 +5,6 @@ The tree in the store is all its state. Killed at any moment, a new loop reads t
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import threading
 import time
@@ -13,12 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from thalweg.budget import Cost, Ledger, Left
+from thalweg.budget import Ledger, Left
 from thalweg.errors import ConfigError, StoreError, ThalwegError
 from thalweg.execute.executor import Done, Event, Executor, Lost, Progress, Ready, Task
-from thalweg.plan.forecast import Speed, reduced
+from thalweg.plan.forecast import Speed, price, prices, reduced
 from thalweg.search.strategy import Strategy
 from thalweg.track.session import Session
 from thalweg.track.store import Store
@@ -38,8 +37,6 @@ MAX_LOSSES = 3
 """A run that has taken so many worker processes down with it is given up as failed."""
 MAX_SAME_FAILURES = 3
 """So many runs in a row that fail with the same error end the study."""
-MARGIN = 1.15
-"""Safety factor on the predicted time of bringing a run to its horizon within the budget."""
 
 
 class Watch(Protocol):
@@ -133,7 +130,7 @@ class Loop:
         if baseline is not None and not any(run.origin == "baseline" for run in self.tree):
             return [Start(baseline, self.study.trainer.horizon(baseline), "baseline")]
         for run in self.tree.active():
-            left = reduced(left, self._cost(run.hyperparameters, run.position, run.until))
+            left = reduced(left, price(self.study.trainer, self.speed, run.hyperparameters, run.position, run.until))
         actions = self.strategy.decide(self.tree, free_slots=free, left=left)
         fitting = self._fitting(actions, left)
         if len(fitting) < len(actions):
@@ -146,41 +143,11 @@ class Loop:
         """The actions that what is left has room for, one after the other."""
         fitting = []
         for action in actions:
-            now, needed = self._prices(action)
+            now, needed = prices(action, self.tree, self.study.trainer, self.speed)
             if left.lacks(needed, num_runs=0 if isinstance(action, Continue | Stop) else 1) is None:
                 fitting.append(action)
                 left = reduced(left, now)
         return fitting
-
-    def _prices(self, action: Action) -> tuple[Cost, Cost]:
-        """What an action will spend, and what has to be left for it.
-
-        A root must have room to reach its horizon, and leave it to the best of those that have begun where none has
-        reached it yet: a study that compares runs early could spend its whole budget on beginnings.
-        """
-        match action:
-            case Start(hyperparameters, until):
-                own = [run for run in self.tree if run.origin not in ("baseline", "hand")]
-                whole = self._cost(hyperparameters, 0, self.study.trainer.horizon(hyperparameters))
-                finished = any(run.status == "finished" for run in own)
-                rests = [] if finished else [self._rest(run) for run in own if run.status == "paused"]
-                needed = max([whole, *rests], key=lambda cost: (cost.seconds, cost.flops, cost.tokens, cost.samples))
-                return self._cost(hyperparameters, 0, until), _with_margin(needed) if own else needed
-            case Continue(run_id, until):
-                run = self.tree[run_id]
-                now = self._cost(run.hyperparameters, run.position, until)
-            case Fork(parent, at, changes, until):
-                now = self._cost({**self.tree[parent].hyperparameters, **changes}, at, until)
-            case Stop():
-                now = Cost()
-        return now, now
-
-    def _rest(self, run: Run) -> Cost:
-        return self._cost(run.hyperparameters, run.position, run.horizon)
-
-    def _cost(self, hyperparameters: Mapping[str, Any], start: int, until: int) -> Cost:
-        cost = self.study.trainer.cost(hyperparameters, start, until)
-        return self.speed.timed(cost, until - start)
 
     def _apply(self, action: Action) -> None:
         """Enter an action into the tree. A run that has to be trained then waits for a worker."""
@@ -360,11 +327,6 @@ class Loop:
 
     def _interrupt(self) -> None:
         self.interrupted = True
-
-
-def _with_margin(cost: Cost) -> Cost:
-    """Time is a prediction; samples, tokens and FLOPs are not."""
-    return dataclasses.replace(cost, seconds=cost.seconds * MARGIN, device_seconds=cost.device_seconds * MARGIN)
 
 
 def _describe(action: Action) -> str:

@@ -11,18 +11,22 @@ import numpy as np
 from thalweg.budget import Budget, Cost, Ledger, Left
 from thalweg.errors import ConfigError
 from thalweg.space import Hyperparameters, Space
-from thalweg.tree import Tree
+from thalweg.trainer import Trainer
+from thalweg.tree import Action, Continue, Fork, Start, Stop, Tree
 
-Price = Callable[[Hyperparameters], Cost]
+WholeRun = Callable[[Hyperparameters], Cost]
 """The cost of a whole run with these hyperparameters."""
+
+MARGIN = 1.15
+"""Safety factor on the predicted time of bringing a run to its horizon within the budget."""
 
 _DRAWS = 64
 
 
-def average_cost(space: Space, price: Price, seed: int) -> Cost:
+def average_cost(space: Space, whole_run: WholeRun, seed: int) -> Cost:
     """The mean cost of a whole run over the space, as its priors have it."""
     rng = np.random.default_rng(seed)
-    total = sum((price(space.sample(rng)) for _ in range(_DRAWS)), Cost())
+    total = sum((whole_run(space.sample(rng)) for _ in range(_DRAWS)), Cost())
     return scale(total, 1 / _DRAWS)
 
 
@@ -37,7 +41,7 @@ def scale(cost: Cost, factor: float) -> Cost:
     )
 
 
-def cheapest(space: Space, price: Price, limit: str) -> tuple[dict[str, object], float]:
+def cheapest(space: Space, whole_run: WholeRun, limit: str) -> tuple[dict[str, object], float]:
     """The point of the space whose whole run takes least of one limit, by trying each dimension's ends in turn.
 
     Returns:
@@ -45,7 +49,7 @@ def cheapest(space: Space, price: Price, limit: str) -> tuple[dict[str, object],
     """
 
     def amount(point: Hyperparameters) -> float:
-        return float(getattr(price(point), limit))
+        return float(getattr(whole_run(point), limit))
 
     best = space.sample(np.random.default_rng(0))
     for name, dimension in space.dimensions.items():
@@ -54,7 +58,7 @@ def cheapest(space: Space, price: Price, limit: str) -> tuple[dict[str, object],
     return dict(best), amount(best)
 
 
-def check_budget(budget: Budget, space: Space, price: Price) -> None:
+def check_budget(budget: Budget, space: Space, whole_run: WholeRun) -> None:
     """Refuse a budget in which not even the cheapest run of the space fits.
 
     Raises:
@@ -63,7 +67,7 @@ def check_budget(budget: Budget, space: Space, price: Price) -> None:
     for name, limit in budget.limits().items():
         if name == "runs":
             continue
-        point, least = cheapest(space, price, name)
+        point, least = cheapest(space, whole_run, name)
         if least > limit:
             shown = ", ".join(
                 f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in point.items()
@@ -128,3 +132,41 @@ def reduced(left: Left, cost: Cost, *, num_workers: int | None = None) -> Left:
     wall = cost.seconds / num_workers if num_workers else 0.0
     promised = dataclasses.asdict(cost) | {"runs": 0, "seconds": wall}
     return Left({name: max(amount - promised[name], 0.0) for name, amount in left.amounts.items()})
+
+
+def price(trainer: Trainer, speed: Speed, hyperparameters: Hyperparameters, start: int, until: int) -> Cost:
+    """What training from one position to another will take, time included where the speed is known."""
+    return speed.timed(trainer.cost(hyperparameters, start, until), until - start)
+
+
+def prices(action: Action, tree: Tree, trainer: Trainer, speed: Speed) -> tuple[Cost, Cost]:
+    """What an action will spend, and what has to be left for it.
+
+    A root must have room to reach its horizon, and leave it to the best of those that have begun where none has
+    reached it yet: a study that compares runs early could spend its whole budget on beginnings.
+    """
+
+    def between(hyperparameters: Hyperparameters, start: int, until: int) -> Cost:
+        return price(trainer, speed, hyperparameters, start, until)
+
+    match action:
+        case Start(hyperparameters, until):
+            own = [run for run in tree if run.origin not in ("baseline", "hand")]
+            begun = [] if any(run.status == "finished" for run in own) else own
+            rests = [between(r.hyperparameters, r.position, r.horizon) for r in begun if r.status == "paused"]
+            whole = between(hyperparameters, 0, trainer.horizon(hyperparameters))
+            needed = max([whole, *rests], key=lambda cost: (cost.seconds, cost.flops, cost.tokens, cost.samples))
+            return between(hyperparameters, 0, until), _with_margin(needed) if own else needed
+        case Continue(run_id, until):
+            now = between(tree[run_id].hyperparameters, tree[run_id].position, until)
+        case Fork(parent, at, changes, until):
+            child = {**tree[parent].hyperparameters, **changes}
+            now = between(child, at, min(until, trainer.horizon(child)))
+        case Stop():
+            now = Cost()
+    return now, now
+
+
+def _with_margin(cost: Cost) -> Cost:
+    """Time is a prediction; samples, tokens and FLOPs are not."""
+    return dataclasses.replace(cost, seconds=cost.seconds * MARGIN, device_seconds=cost.device_seconds * MARGIN)
