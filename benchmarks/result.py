@@ -1,0 +1,54 @@
+"""What all benchmarks write: a list of claims, each with what was measured, its target, and whether it holds."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sqlite3
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def claim(
+    text: str, measured: Mapping[str, Any], ratio: float, *, at_most: float, holds: bool = True
+) -> dict[str, Any]:
+    """A claim that a number is at most a target.
+
+    Args:
+        holds: whether all else that the claim says was seen to be so.
+    """
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in measured.items()}
+    holds = holds and ratio <= at_most
+    return {"claim": text, "measured": rounded, "ratio": round(ratio, 4), "target": at_most, "holds": holds}
+
+
+def write(path: Path, claims: Sequence[Mapping[str, Any]], packages: Sequence[str] = ()) -> None:
+    """Write the claims with the date and the machine, and print them.
+
+    Args:
+        packages: whose versions belong to the machine's description.
+    """
+    stamp = {"date": datetime.date.today().isoformat(), "machine": machine(packages)}
+    path.write_text(json.dumps([{**entry, **stamp} for entry in claims], indent=2) + "\n")
+    for entry in claims:
+        verdict = "holds " if entry["holds"] else "MISSED"
+        print(f"{verdict} {entry['claim']}: {entry['ratio']}, target {entry['target']}", flush=True)
+
+
+def machine(packages: Sequence[str]) -> str:
+    """Cores, processor and versions."""
+    model = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    versions = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
+    for package in packages:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"no {package}")
+    return ", ".join([f"{os.cpu_count()} cores", model or platform.machine(), *versions])
