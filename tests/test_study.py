@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -291,12 +292,11 @@ def wait_for_positions(folder: Path, positions: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         time.sleep(0.1)
-        if (folder / "store.db").exists():
-            with Store.open(folder / "store.db", read_only=True) as store:
-                names = [record.name for record in store.studies()]
-                runs = list(store.read_tree("study")) if names else []
-                if sum(len(store.series(run.id, "total").positions) for run in runs) >= positions:
-                    return
+        # Until the study has made its store, there is none to open.
+        with suppress(thalweg.StoreError), Store.open(folder / "store.db", read_only=True) as store:
+            runs = list(store.read_tree("study"))
+            if sum(len(store.series(run.id, "total").positions) for run in runs) >= positions:
+                return
     raise AssertionError("the study did not get there")
 
 

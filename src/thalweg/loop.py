@@ -133,7 +133,7 @@ class Loop:
             left = reduced(left, price(self.study.trainer, self.speed, run.hyperparameters, run.position, run.until))
         actions = self.strategy.decide(self.tree, free_slots=free, left=left)
         fitting = self._fitting(actions, left)
-        if len(fitting) < len(actions):
+        if actions and not fitting:
             # Say so by the one limit that strategies look at, so that this one can bring what has begun to an end.
             left = Left({**left.amounts, "runs": 0})
             fitting = self._fitting(self.strategy.decide(self.tree, free_slots=free, left=left), left)
