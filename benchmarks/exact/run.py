@@ -27,7 +27,7 @@ from cases import CASES
 from kill import Bench
 
 sys.path.append(str(Path(__file__).parents[1]))
-import result  # noqa: E402 - it is in the folder above
+import result
 
 SHOWN_DIFFERENCES = 20
 # One thread, in a case's process as in its workers: a process that forks must have no others.

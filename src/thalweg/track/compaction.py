@@ -36,15 +36,21 @@ def num_journal_calls(connection: Connection, run_key: int) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def compact(connection: Connection, run_key: int, generation: int) -> None:
-    """Move a run's journal into chunks. The caller holds the run's lock; readers see all of it or nothing."""
+def compact(
+    connection: Connection, run_key: int, generation: int, written_now: Sequence[tuple[str, int, bytes]] = ()
+) -> None:
+    """Move a run's journal into chunks. The caller holds the run's lock; readers see all of it or nothing.
+
+    Args:
+        written_now: rows as for `add_journal`, which go into the chunks without having been in the journal.
+    """
     query = select(journal.c.key, journal.c.names, journal.c.num_calls, journal.c.points)
     rows = connection.execute(query.where(journal.c.run_key == run_key).order_by(journal.c.key)).all()
-    if not rows:
+    if not rows and not written_now:
         return
     tails = _open_tails(connection, run_key, generation)
     entries = []
-    for metric, written in unpack_journal([tuple(row[1:]) for row in rows]).items():
+    for metric, written in unpack_journal([*(tuple(row[1:]) for row in rows), *written_now]).items():
         older = [unpack(tails[metric])] if metric in tails else []
         place = {"run_key": run_key, "metric": metric, "generation": generation}
         entries += [_entry(packed) | place for packed in pack(settle(join([*older, written])))]
@@ -54,8 +60,8 @@ def compact(connection: Connection, run_key: int, generation: int) -> None:
         connection.execute(delete(chunk).where(chunk.c.key == newest.scalar_subquery()))
     if entries:
         connection.execute(insert(chunk), entries)
-    last = rows[-1].key
-    connection.execute(delete(journal).where(journal.c.run_key == run_key, journal.c.key <= last))
+    if rows:
+        connection.execute(delete(journal).where(journal.c.run_key == run_key, journal.c.key <= rows[-1].key))
 
 
 def last_position(connection: Connection, run_key: int) -> int | None:

@@ -1,7 +1,8 @@
 """One run's writer: what a worker records while it trains.
 
-Calls only append to memory. A thread commits what has gathered about every 100 ms, beats the run's heart, and compacts
-the journal when it has grown. Reports, checkpoints, `flush` and `finish` commit before they return.
+Calls only append to memory. A thread commits what has gathered about every 100 ms and beats the run's heart: into the
+journal, or, where much has gathered, with the journal into chunks. Reports, checkpoints, `flush` and `finish` commit
+before they return.
 """
 
 from __future__ import annotations
@@ -157,8 +158,7 @@ class RunWriter:
         def end(connection: Connection, row: Row[Any]) -> None:
             connection.execute(update(run).where(run.c.key == row.key).values(values))
 
-        self._commit(end)
-        self._compact()
+        self._commit(end, compact=True)
         self.close()
 
     def flush(self) -> None:
@@ -230,8 +230,6 @@ class RunWriter:
             beat_due = time.monotonic() - self._last_beat >= BEAT_SECONDS
             if self._calls or self._spent or self._unsaved or self._unsaved_spent or beat_due:
                 self._try_commit()
-            if self._num_waiting >= CHUNK_POINTS:
-                self._compact()
 
     def _try_commit(self) -> None:
         # Whatever happens in this thread, training goes on; a call that must commit will raise what is wrong.
@@ -243,26 +241,50 @@ class RunWriter:
                 _log.warning("run %s: points are kept in memory and tried again: %s", self.run_id, error)
             self._failing = True
 
-    def _commit(self, extra: Callable[[Connection, Row[Any]], None] | None = None) -> None:
+    def _commit(self, extra: Callable[[Connection, Row[Any]], None] | None = None, *, compact: bool = False) -> None:
         with self._committing:
             self._committer = threading.get_ident()
             try:
                 self._take()
-                rows = _journal_rows(self._unsaved)
-                with self._database.write(strict=self._strict) as connection:
-                    row = runs.find_run(connection, self.run_id, lock=True)
-                    beat = update(run).where(run.c.key == row.key).values(heartbeat=time.time())
-                    connection.execute(beat)
-                    compaction.add_journal(connection, row.key, rows)
-                    runs.add_spend(connection, row, self._unsaved_spent)
-                    if extra is not None:
-                        extra(connection, row)
+                compact = compact or self._num_waiting + len(self._unsaved) >= CHUNK_POINTS
+                try:
+                    self._write(extra, compact=compact)
+                except Exception:
+                    # Whatever keeps points from becoming chunks, such as a damaged one, they are safe in the journal.
+                    if not compact:
+                        raise
+                    self._write(extra, compact=False)
+                    compact = False
+                emptied = compact and self._num_waiting > 0
+                self._num_waiting = 0 if compact else self._num_waiting + len(self._unsaved)
                 self._last_beat = time.monotonic()
-                self._num_waiting += len(self._unsaved)
                 self._unsaved, self._unsaved_spent = [], {}
+                if emptied:
+                    self._give_back_space()
             finally:
                 self._committer = None
         terminate.deliver_deferred()
+
+    def _write(self, extra: Callable[[Connection, Row[Any]], None] | None, *, compact: bool) -> None:
+        """All that is unsaved in one transaction: into the journal, or with the journal into chunks."""
+        rows = _journal_rows(self._unsaved)
+        with self._database.write(strict=self._strict) as connection:
+            row = runs.find_run(connection, self.run_id, lock=True)
+            connection.execute(update(run).where(run.c.key == row.key).values(heartbeat=time.time()))
+            if compact:
+                compaction.compact(connection, row.key, row.generation, rows)
+            else:
+                compaction.add_journal(connection, row.key, rows)
+            runs.add_spend(connection, row, self._unsaved_spent)
+            if extra is not None:
+                extra(connection, row)
+
+    def _give_back_space(self) -> None:
+        try:
+            self._database.give_back_space()
+        except Exception as error:
+            # The points are written; a file that stays large costs nothing else.
+            _log.warning("run %s: the store's file was not made smaller: %s", self.run_id, error)
 
     def _take(self) -> None:
         # As many as there are now: a fast caller must not keep the loop going.
@@ -270,18 +292,6 @@ class RunWriter:
         for _ in range(len(self._spent)):
             kind, cost = self._spent.popleft()
             self._unsaved_spent[kind] = self._unsaved_spent.get(kind, Cost()) + cost
-
-    def _compact(self) -> None:
-        # Points are safe in the journal, and readers see them there: a failure here costs nothing but speed.
-        try:
-            with self._committing, self._database.write() as connection:
-                # Where it fails, it is tried again when as much has gathered again.
-                self._num_waiting = 0
-                row = runs.find_run(connection, self.run_id, lock=True)
-                compaction.compact(connection, row.key, row.generation)
-            self._database.give_back_space()
-        except Exception as error:
-            _log.warning("run %s: its journal was not made smaller: %s", self.run_id, error)
 
 
 def _journal_rows(calls: list[_Call]) -> list[tuple[str, int, bytes]]:
