@@ -245,3 +245,15 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
 store.create_study("s", {{}})
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_file_that_sqlite_cannot_make_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a read-only file system answers to anybody, and nothing else answers to root.
+    def refuse(*args: object, **options: object) -> None:
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorname = "SQLITE_CANTOPEN"
+        raise error
+
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    with pytest.raises(StoreError, match=r"a\.db cannot be opened\. Name a file in a folder"):
+        Store.open(tmp_path / "a.db")

@@ -71,7 +71,10 @@ def use_wal(made: Engine, path: Path) -> None:
             f"{path} is on a network file system ({kind}), where SQLite loses data. Name a place on a local disk,"
             " or a PostgreSQL database by its URL"
         )
-    raw = made.raw_connection()
+    try:
+        raw = made.raw_connection()
+    except sqlite3.DatabaseError as error:
+        raise explain(error, str(path)) from error
     try:
         # Takes effect only in a file that has no tables yet: emptied pages can then be given back.
         raw.cursor().execute("PRAGMA auto_vacuum = INCREMENTAL")
