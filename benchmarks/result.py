@@ -14,15 +14,16 @@ from typing import Any
 
 
 def claim(
-    text: str, measured: Mapping[str, Any], ratio: float, *, at_most: float, holds: bool = True
+    text: str, measured: Mapping[str, Any], ratio: float, *, at_most: float | None, holds: bool = True
 ) -> dict[str, Any]:
-    """A claim that a number is at most a target.
+    """A claim that a number is at most a target, or one that only reports.
 
     Args:
+        at_most: the target, or None.
         holds: whether all else that the claim says was seen to be so.
     """
     rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in measured.items()}
-    holds = holds and ratio <= at_most
+    holds = holds and (at_most is None or ratio <= at_most)
     return {"claim": text, "measured": rounded, "ratio": round(ratio, 4), "target": at_most, "holds": holds}
 
 

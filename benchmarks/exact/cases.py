@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Case:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[Path], None] = lambda folder: None
     """Makes the models and data that no package ships."""
+    imports: Sequence[str] = ("torch", "peft", "transformers.modeling_utils")
+    """What a session would need seconds to import."""
     checkpoint_seconds: float = 0.3
     share_of_kills: float = 1.0
     """Of the number of kills that was asked for."""
@@ -185,6 +187,7 @@ CASES: Mapping[str, Case] = {
         title="a torch function with dropout, momentum and a schedule",
         trainer=lambda folder: FunctionTrainer(train, horizon=FUNCTION_HORIZON),
         metric="error",
+        imports=("torch",),  # a function's workers import what its script has imported
     ),
     "minilm-full": Case(
         title="FineTune, all weights of MiniLM on IMDB reviews",

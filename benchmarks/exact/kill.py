@@ -6,6 +6,7 @@ workers come from a server process of their own, as always. All are in one proce
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -62,11 +63,8 @@ class Bench:
         (self.folder / "files").mkdir(parents=True)
         # In another process: a tokenizer's threads do not survive a fork.
         _in_child(self.folder / "log", lambda: self.case.prepare(self.folder / "files"))
-        if self.case.metric == "error":
-            import torch  # noqa: F401
-        else:
-            import peft  # noqa: F401
-            import transformers.modeling_utils  # noqa: F401
+        for module in self.case.imports:
+            importlib.import_module(module)
 
     def whole(self) -> Snapshot:
         """The uninterrupted study."""
