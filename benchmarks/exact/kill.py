@@ -129,6 +129,7 @@ class Bench:
 
     def _kill_once(self, place: Path) -> bool:
         """One session, killed; False if it came to its end before that."""
+        unfinished = _unfinished_files(place)  # an earlier kill's
         session = self._launch(place)
         if self.rng.random() < EARLY_SHARE:
             moment = session.launched + self.rng.uniform(0.0, self.setup_seconds)
@@ -137,7 +138,6 @@ class Bench:
         if session.wait(moment - time.monotonic()) is not None:
             self._check(session, place)
             return False
-        unfinished = _unfinished_files(place)
         session.kill()
         self.moments["in a checkpoint" if _unfinished_files(place) - unfinished else session.doing()] += 1
         return True
