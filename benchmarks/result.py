@@ -14,17 +14,26 @@ from typing import Any
 
 
 def claim(
-    text: str, measured: Mapping[str, Any], ratio: float, *, at_most: float | None, holds: bool = True
+    text: str,
+    measured: Mapping[str, Any],
+    ratio: float,
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    holds: bool = True,
 ) -> dict[str, Any]:
-    """A claim that a number is at most a target, or one that only reports.
+    """A claim that a number is within a target, or one that only reports.
 
     Args:
-        at_most: the target, or None.
+        at_most, at_least: the target; at most one of them.
         holds: whether all else that the claim says was seen to be so.
     """
     rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in measured.items()}
-    holds = holds and (at_most is None or ratio <= at_most)
-    return {"claim": text, "measured": rounded, "ratio": round(ratio, 4), "target": at_most, "holds": holds}
+    within = (at_most is None or ratio <= at_most) and (at_least is None or ratio >= at_least)
+    bound = "" if at_least is None else " (at least)"
+    target = at_most if at_least is None else at_least
+    holds = holds and within
+    return {"claim": text + bound, "measured": rounded, "ratio": round(ratio, 4), "target": target, "holds": holds}
 
 
 def write(path: Path, claims: Sequence[Mapping[str, Any]], packages: Sequence[str] = ()) -> None:

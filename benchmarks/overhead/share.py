@@ -135,6 +135,8 @@ class Samples:
     _closing: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Samples:
+        # Now, as the worker may begin within the thread's first wait.
+        self.loop.append((time.time(), time.process_time()))
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
         return self

@@ -8,11 +8,6 @@ Writes result.json beside this file. Numbers are medians over repeats; what is c
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -24,6 +19,9 @@ from typing import Any
 import numpy as np
 
 from thalweg.track.store import Store
+
+sys.path.append(str(Path(__file__).parents[1]))
+import result
 
 try:
     from peers import PEERS, Calls
@@ -47,11 +45,7 @@ def main() -> None:
     claims = writing("100 metrics x 1,000 steps", wide, options.repeats)
     claims += writing("1 metric x 100,000 steps", long, options.repeats)
     claims += reading(rng, options.repeats)
-    stamp = {"date": datetime.date.today().isoformat(), "machine": machine()}
-    options.out.write_text(json.dumps([claim | stamp for claim in claims], indent=2) + "\n")
-    for claim in claims:
-        verdict = "holds " if claim["holds"] else "MISSED"
-        print(f"{verdict} {claim['claim']}: {claim['ratio']:.2f}, target {claim['target']}")
+    result.write(options.out, claims, ["numpy", "mlflow", "trackio", "tensorboard"])
 
 
 def writing(shape: str, calls: Calls, repeats: int) -> list[dict[str, Any]]:
@@ -72,7 +66,7 @@ def writing(shape: str, calls: Calls, repeats: int) -> list[dict[str, Any]]:
         "sqlite rows": None,
     }
     return [
-        compared(
+        result.claim(
             f"points a second, {shape}, against {peer}",
             {"thalweg": round(rates["thalweg"]), peer: round(rates[peer])},
             rates["thalweg"] / rates[peer],
@@ -130,28 +124,19 @@ def reading(rng: np.random.Generator, repeats: int) -> list[dict[str, Any]]:
             ours, theirs, full = median_seconds([by_store, by_numpy, whole], 10 * repeats)
     measured = {"store_ms": ours * 1e3, "file_and_numpy_ms": theirs * 1e3, "store_unreduced_ms": full * 1e3}
     return [
-        compared(
+        result.claim(
             f"time to read {NUM_POINTS:,} points into {NUM_BUCKETS:,} min/max buckets, against a raw file and NumPy",
             {name: round(ms, 3) for name, ms in measured.items()},
             ours / theirs,
             at_most=3,
         ),
-        compared(
+        result.claim(
             f"bytes a point, {NUM_POINTS:,} normal values with position and time, of the closed file",
             {"bytes_per_point": round(bytes_per_point, 3)},
             bytes_per_point,
             at_most=10,
         ),
     ]
-
-
-def compared(
-    claim: str, measured: dict[str, float], ratio: float, *, at_least: float | None = None, at_most: float | None = None
-) -> dict[str, Any]:
-    holds = (at_least is None or ratio >= at_least) and (at_most is None or ratio <= at_most)
-    bound = " (at least)" if at_least is not None else " (at most)" if at_most is not None else ""
-    target = at_most if at_least is None else at_least
-    return {"claim": claim + bound, "measured": measured, "ratio": round(ratio, 3), "target": target, "holds": holds}
 
 
 def median_seconds(functions: list[Callable[[], None]], repeats: int) -> list[float]:
@@ -172,15 +157,6 @@ def new_run(store: Store) -> str:
 
 def size(path: Path) -> int:
     return path.stat().st_size
-
-
-def machine() -> str:
-    model = ""
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, NumPy {np.__version__}"
-    return f"{os.cpu_count()} cores, {model or platform.machine()}, {versions}"
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Study:
     checkpoint_seconds: float = 60.0
     """Time between the checkpoints of a run while it trains."""
     keep_checkpoints: Literal["needed", "all"] = "needed"
-    """`needed`: the newest of runs that may go on, of the best run and of the baseline, and where forks begin."""
+    """`needed`: the two newest of runs that may go on, of the best run and of the baseline, and where forks begin."""
     file: Mapping[str, Any] | None = None
     """The study file that it was read from, so that `thalweg resume` can."""
 
@@ -309,7 +309,9 @@ def make_plan(study: Study, strategy: Strategy, loop: Loop, location: str | Path
 
 def _start_workers(study: Study, location: str | Path) -> LocalExecutor:
     folder = checkpoint_folder(location)
-    work = StudyWorker(study.trainer, study.metric.name, str(location), folder, study.checkpoint_seconds)
+    work = StudyWorker(
+        study.trainer, study.metric.name, str(location), folder, study.checkpoint_seconds, study.keep_checkpoints
+    )
     return LocalExecutor(work, num_workers=study.workers, preload=["thalweg.worker", *study.trainer.preload])
 
 

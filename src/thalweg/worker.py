@@ -11,9 +11,9 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from thalweg.budget import Cost, SpendKind
 from thalweg.errors import CheckpointError, ConfigError, RunInterrupted
@@ -40,6 +40,8 @@ class StudyWorker:
     checkpoint_folder: Path
     checkpoint_seconds: float
     """Time between a run's checkpoints while it trains."""
+    keep_checkpoints: Literal["needed", "all"]
+    """Whether a run keeps more than its newest ones."""
 
     def setup(self) -> Mapping[str, Any]:
         """Load what runs share, and measure the speed of this worker."""
@@ -88,8 +90,9 @@ class StudyWorker:
 
     def _activate(self, run: Run, writer: RunWriter, control: Control) -> _ActiveRun:
         start, state = self._newest_state(run)
-        folder = self.checkpoint_folder / run.id
-        return _ActiveRun(run, start, state, writer, control, _Saver(self._store, run, folder, self.checkpoint_seconds))
+        keep_all = self.keep_checkpoints == "all"
+        saver = _Saver(self._store, run, self.checkpoint_folder / run.id, self.checkpoint_seconds, keep_all)
+        return _ActiveRun(run, start, state, writer, control, saver)
 
     def _newest_state(self, run: Run) -> tuple[int, State | None]:
         """The newest checkpoint of the run that is whole; else the parent's at the fork point; else from scratch."""
@@ -144,7 +147,7 @@ class _ActiveRun:
         self._writer = writer
         self._control = control
         self._saver = saver
-        self._trained_before = max(saver.last_point, start)
+        self._trained_before = max(saver.store.last_position(run.id), start)
         self._stepped = False
         self._reported: set[str] = {
             name for report in run.reports if report.position >= run.until for name in report.metrics
@@ -197,28 +200,30 @@ class _ActiveRun:
             )
 
 
+@dataclass
 class _Saver:
     """Writes one run's checkpoints and lets go of those that nothing needs any more."""
 
-    def __init__(self, store: Store, run: Run, folder: Path, every_seconds: float) -> None:
-        self.store = store
-        self.run = run
-        self.folder = folder
-        self.every_seconds = every_seconds
-        self.last_point = store.last_position(run.id)
-        self._saved_at = time.monotonic()
+    store: Store
+    run: Run
+    folder: Path
+    every_seconds: float
+    keep_all: bool
+    saved_at: float = field(default_factory=time.monotonic)
 
     def due(self) -> bool:
-        return time.monotonic() - self._saved_at >= self.every_seconds
+        return time.monotonic() - self.saved_at >= self.every_seconds
 
     def save(self, position: int, state: State, writer: RunWriter) -> float:
+        """Returns the seconds that it took."""
         started = time.perf_counter()
         folder = self.folder / str(position)
         digest, num_bytes = checkpoint.write(folder, state)
         writer.checkpoint(position, str(folder), digest, num_bytes)
-        for record in self.store.checkpoints(self.run.id)[:-KEEP_CHECKPOINTS]:
-            drop_checkpoint(self.store, self.run.id, record)
-        self._saved_at = time.monotonic()
+        if not self.keep_all:
+            for record in self.store.checkpoints(self.run.id)[:-KEEP_CHECKPOINTS]:
+                drop_checkpoint(self.store, self.run.id, record)
+        self.saved_at = time.monotonic()
         return time.perf_counter() - started
 
 

@@ -13,6 +13,7 @@ from virtual_workers import simulate
 
 from thalweg.search import Observation, Problem, strategy
 from thalweg.search.grid import Grid
+from thalweg.search.optuna_bridge import Model, gp_sampler
 from thalweg.search.random_search import RandomSearch
 from thalweg.search.sobol import Sobol
 from thalweg.search.startup import in_startup, startup_point
@@ -243,3 +244,17 @@ def test_optuna_says_nothing() -> None:
     """In a process of its own: Optuna's log handler keeps the stderr that it found when it was imported."""
     done = subprocess.run([sys.executable, "-W", "default", "-c", QUIET], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_process_learns_from_the_best_and_some_others_where_there_are_many() -> None:
+    problem = Problem(
+        space=Space.parse({"x": {"linear": [0.0, 1.0]}}), metric=Metric.parse("loss"), horizon=lambda _: 1, seed=0
+    )
+    model = Model(problem, gp_sampler, max_observations=20)
+    points = [Observation({"x": i / 100}, float((i * 37) % 100)) for i in range(100)]
+    chosen = model._chosen(model._observed(points))
+    assert len(chosen) == 20
+    assert [trial.number for trial in chosen] == sorted(trial.number for trial in chosen)
+    assert set(range(10)) <= {int(trial.value) for trial in chosen if trial.value is not None}
+    few = model._observed(points[:20])
+    assert model._chosen(few) == few

@@ -56,7 +56,7 @@ class LocalExecutor:
 
     def __init__(self, work: Work, *, num_workers: int | None = None, preload: Sequence[str] = ()) -> None:
         self.devices = visible_gpus()
-        self.num_workers = num_workers or len(self.devices) or len(os.sched_getaffinity(0))
+        self.num_workers = num_workers or len(self.devices) or usable_cores()
         # Only on its way to our own process through a pipe: nothing pickled is stored or read from anywhere.
         self._work = cloudpickle.dumps(work)
         self._context = multiprocessing.get_context("forkserver")
@@ -144,6 +144,11 @@ class LocalExecutor:
         else:
             del self._workers[index]
         return [Lost(worker.task, reason)]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

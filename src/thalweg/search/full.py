@@ -33,11 +33,17 @@ class Full:
     def decide(self, tree: Tree, *, free_slots: int, left: Left) -> list[Action]:
         """See `Strategy.decide`."""
         roots = sorted_roots(tree)
-        losses = [(run, final_loss(run, self._problem.metric)) for run in roots]
+        observations, pending = [], []
+        for run in roots:
+            loss = final_loss(run, self._problem.metric)
+            if loss is not None:
+                observations.append(Observation(run.hyperparameters, loss))
+            elif not run.ended:
+                pending.append(run.hyperparameters)
         proposals = propose_roots(
             self._sampler,
-            [Observation(run.hyperparameters, loss) for run, loss in losses if loss is not None],
-            [run.hyperparameters for run in roots if not run.ended],
+            observations,
+            pending,
             index=sum(map(is_own, roots)),
             count=num_starts(free_slots, left),
         )

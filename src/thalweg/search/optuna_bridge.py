@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
@@ -54,13 +56,20 @@ class Model:
     Observations and pending runs that lie outside the space (a baseline, a run started by hand) are left out: the
     model has no place for them. A point that was observed or is pending is not proposed again while a few random draws
     find one that is new: runs are deterministic, so a repetition would teach nothing.
+
+    Args:
+        problem: what is searched.
+        make_sampler: makes Optuna's sampler.
+        max_observations: most that the model is fitted to: the better half of them the best there are, the others
+            drawn from the rest by the seed. None: all.
     """
 
     num_points: int | None = None
 
-    def __init__(self, problem: Problem, make_sampler: MakeSampler) -> None:
+    def __init__(self, problem: Problem, make_sampler: MakeSampler, *, max_observations: int | None = None) -> None:
         self._problem = problem
         self._make_sampler = make_sampler
+        self._max_observations = max_observations
         self._distributions = {name: _distribution(d) for name, d in problem.space.dimensions.items()}
         # A cache: a trial is made once per observation, in their order, and thrown away where that changed.
         self._seen: list[Observation] = []
@@ -75,7 +84,9 @@ class Model:
             proposal = startup_point(self._problem, index)
         else:
             waiting = enumerate(pending, len(observations))
-            trials = trials + [self._trial(n, point, None) for n, point in waiting if self._lies_in_space(point)]
+            trials = self._chosen(trials) + [
+                self._trial(n, point, None) for n, point in waiting if self._lies_in_space(point)
+            ]
             proposal = self._ask(trials, index, number=len(observations) + len(pending))
         known = [*(seen.hyperparameters for seen in observations), *pending]
         retries = self._problem.rng(index).spawn(1)[0]
@@ -111,6 +122,16 @@ class Model:
                 self._trials.append(self._trial(number, seen.hyperparameters, seen.loss))
         self._seen = list(observations)
         return self._trials
+
+    def _chosen(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        most = self._max_observations
+        if most is None or len(trials) <= most:
+            return trials
+        losses = np.array([math.inf if trial.value is None else trial.value for trial in trials])
+        best_first = np.argsort(losses, kind="stable")
+        rest = self._problem.rng(0).permutation(best_first[most // 2 :])
+        kept = np.sort(np.concatenate([best_first[: most // 2], rest[: most - most // 2]]))
+        return [trials[i] for i in kept]
 
     def _suggest(self, trial: optuna.Trial, name: str) -> Value:
         dimension = self._problem.space.dimensions[name]

@@ -35,7 +35,7 @@ class Problem:
 
 
 class Observation(NamedTuple):
-    """What a sampler learns from. A tuple, as each decision makes and compares one per run: three times faster."""
+    """What a sampler learns from. A tuple, as each decision makes and compares one per run."""
 
     hyperparameters: Hyperparameters
     loss: float

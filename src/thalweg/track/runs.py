@@ -182,7 +182,8 @@ def check_spend(kind: str, cost: Cost) -> None:
     """Refuse a kind that does not exist, and amounts that cannot be."""
     if kind not in SPEND_KINDS:
         raise ConfigError(f"unknown kind of spending {kind!r}. {nearest(kind, SPEND_KINDS)}")
-    for name, amount in dataclasses.asdict(cost).items():
+    # Not `asdict`, which copies: a trainer enters each of its steps.
+    for name, amount in vars(cost).items():
         if not 0 <= amount < (MAX_POSITION if name in ("samples", "tokens") else math.inf):
             raise ConfigError(f"spend: {name} = {amount!r} must be a finite number, zero or above")
 
