@@ -29,7 +29,7 @@ import cloudpickle
 
 from thalweg.execute.executor import Done, Event, Lost, Progress, Ready, Task, Work
 
-_PROGRESS_SECONDS = 0.25
+_PROGRESS_SECONDS = 0.5
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 # What goes through a pipe: ("task", Task) and ("stop", run id) to a worker, None to end it; events from it.

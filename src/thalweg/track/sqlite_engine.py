@@ -53,7 +53,10 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
         return
     # NORMAL: a commit survives the process, whatever kills it; FULL: the machine's loss of power as well.
-    connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if mode == 'strict' else 'NORMAL'}")
+    wanted = "FULL" if mode == "strict" else "NORMAL"
+    if connection.info.get("synchronous") != wanted:
+        connection.exec_driver_sql(f"PRAGMA synchronous = {wanted}")
+        connection.info["synchronous"] = wanted
     # IMMEDIATE takes the write lock now: a transaction that reads first and then writes would otherwise fail
     # without waiting when another process has written in between.
     connection.exec_driver_sql("BEGIN IMMEDIATE")

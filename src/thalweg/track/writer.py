@@ -20,7 +20,7 @@ from time import time_ns
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, update
+from sqlalchemy import Connection, Row, bindparam, update
 
 from thalweg.budget import Cost, SpendKind
 from thalweg.errors import ConfigError, StoreError
@@ -40,6 +40,8 @@ _ROW_CALLS = 16_384
 """The most calls in one journal row."""
 
 _log = logging.getLogger("thalweg")
+
+_beat = update(run).where(run.c.key == bindparam("at")).values(heartbeat=bindparam("now"))
 
 _Call = tuple[tuple[str, ...], bytes]
 """Names, and what `journal_layout` packs: position, time and values."""
@@ -257,7 +259,6 @@ class RunWriter:
                     compact = False
                 emptied = compact and self._num_waiting > 0
                 self._num_waiting = 0 if compact else self._num_waiting + len(self._unsaved)
-                self._last_beat = time.monotonic()
                 self._unsaved, self._unsaved_spent = [], {}
                 if emptied:
                     self._give_back_space()
@@ -270,7 +271,9 @@ class RunWriter:
         rows = _journal_rows(self._unsaved)
         with self._database.write(strict=self._strict) as connection:
             row = runs.find_run(connection, self.run_id, lock=True)
-            connection.execute(update(run).where(run.c.key == row.key).values(heartbeat=time.time()))
+            if time.monotonic() - self._last_beat >= BEAT_SECONDS:
+                connection.execute(_beat, {"at": row.key, "now": time.time()})
+                self._last_beat = time.monotonic()
             if compact:
                 compaction.compact(connection, row.key, row.generation, rows)
             else:
