@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from rich.console import Console
 
 from thalweg.budget import Budget
@@ -53,7 +52,6 @@ def train(run: Any, notes: Path) -> dict[str, float]:
     wall = time.perf_counter()
     cpu = time.process_time()
     began = time.time()
-    notes.with_suffix(".pid").write_text(str(os.getpid()))
     for position in run.positions():
         piece_cpu, piece_wall = time.thread_time(), time.perf_counter()
         until = piece_cpu + STEP_SECONDS
@@ -64,7 +62,8 @@ def train(run: Any, notes: Path) -> dict[str, float]:
         run.log(position, **dict.fromkeys(METRICS, position * 0.5))
     facts = {
         "began": began,
-        "cpu_before": cpu,
+        "stopped": time.time(),
+        "cpu": time.process_time() - cpu,
         "own_cpu": own_cpu,
         "own_wall": own_wall,
         "wall": time.perf_counter() - wall,
@@ -100,7 +99,7 @@ def share(folder: Path, num_steps: int, *, display: bool) -> dict[str, Any]:
         strategy={"name": "random"},
         workers=1,
     )
-    samples = Samples(notes.with_suffix(".pid"))
+    samples = Samples()
     with samples, open(os.devnull, "w") as nowhere:
         # A terminal as far as rich can tell.
         console = Console(file=nowhere, force_terminal=True, width=120)
@@ -110,10 +109,10 @@ def share(folder: Path, num_steps: int, *, display: bool) -> dict[str, Any]:
         assert len(store.series("share-0", METRICS[0]).positions) == num_steps
     assert ended is not None
     ours = json.loads(notes.read_text())
-    loop, worker = samples.between(ours["began"], ended + 0.5, worker_before=ours["cpu_before"])
     wall = ours["wall"]
-    loop_percent = 100 * loop / wall
-    worker_percent = 100 * (worker - ours["own_cpu"]) / wall
+    loop_percent = 100 * samples.between(ours["began"], ended + 0.5) / wall
+    # What follows the function (the last commit, compaction) is counted as if it had been computing all the time.
+    worker_percent = 100 * (ours["cpu"] - ours["own_cpu"] + ended - ours["stopped"]) / wall
     return {
         "run_seconds": wall,
         "loop_cpu_percent": loop_percent,
@@ -126,17 +125,15 @@ def share(folder: Path, num_steps: int, *, display: bool) -> dict[str, Any]:
 
 @dataclass
 class Samples:
-    """CPU seconds of this process and of the worker, looked at four times a second; that is counted too."""
+    """CPU seconds of this process, looked at four times a second; that is counted too."""
 
-    pid_file: Path
-    loop: list[tuple[float, float]] = field(default_factory=list)
+    taken: list[tuple[float, float]] = field(default_factory=list)
     """(time, CPU seconds)"""
-    worker: list[tuple[float, float]] = field(default_factory=list)
     _closing: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Samples:
         # Now, as the worker may begin within the thread's first wait.
-        self.loop.append((time.time(), time.process_time()))
+        self.taken.append((time.time(), time.process_time()))
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
         return self
@@ -145,21 +142,11 @@ class Samples:
         self._closing.set()
         self._thread.join()
 
-    def between(self, began: float, ended: float, *, worker_before: float) -> tuple[float, float]:
-        """CPU seconds of the loop's process and of the worker's, of which the worker knew itself where it began."""
-        before = max(cpu for when, cpu in self.loop if when <= began)
-        after = max(cpu for when, cpu in self.loop if when <= ended)
-        return after - before, max(cpu for when, cpu in self.worker if when <= ended) - worker_before
+    def between(self, began: float, ended: float) -> float:
+        """CPU seconds."""
+        before = max(cpu for when, cpu in self.taken if when <= began)
+        return max(cpu for when, cpu in self.taken if when <= ended) - before
 
     def _work(self) -> None:
-        worker = None
         while not self._closing.wait(0.25):
-            self.loop.append((time.time(), time.process_time()))
-            try:
-                if worker is None and self.pid_file.exists():
-                    worker = psutil.Process(int(self.pid_file.read_text()))
-                if worker is not None:
-                    times = worker.cpu_times()
-                    self.worker.append((time.time(), times.user + times.system))
-            except (psutil.NoSuchProcess, ValueError):  # it has ended, or is just writing its number
-                continue
+            self.taken.append((time.time(), time.process_time()))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 0.25
 """How long the loop waits for news at a time."""
-TICK_SECONDS = 1.0
+TICK_SECONDS = 2.0
 """How often it looks for requests and at the clock."""
 STOP_SECONDS = 4.0
 """How long workers get to write their checkpoints when the study is interrupted."""

@@ -83,7 +83,8 @@ class Model:
     ) -> Hyperparameters | None:
         """See `Sampler.propose`."""
         trials = self._observed(observations)
-        if in_startup([observations[trial.number] for trial in trials], index):
+        usable = observations if len(trials) == len(observations) else [observations[t.number] for t in trials]
+        if in_startup(usable, index):
             proposal = startup_point(self._problem, index)
         else:
             waiting = enumerate(pending, len(observations))
@@ -113,11 +114,11 @@ class Model:
         return space.complete(chosen)
 
     def _observed(self, observations: Sequence[Observation]) -> list[FrozenTrial]:
-        same = 0
-        for old, new in zip(self._seen, observations, strict=False):
-            if old != new:
-                break
-            same += 1
+        # As a rule only new ones have come: comparing the others in one go is quick.
+        same = len(self._seen)
+        if list(observations[:same]) != self._seen:
+            pairs = zip(self._seen, observations, strict=False)
+            same = next((i for i, (old, new) in enumerate(pairs) if old != new), min(same, len(observations)))
         while self._trials and self._trials[-1].number >= same:
             del self._trials[-1]
         for number, seen in enumerate(observations[same:], same):

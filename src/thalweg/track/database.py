@@ -25,6 +25,10 @@ class Database:
         self.where = where
         self.read_only = read_only
         self._pid = os.getpid()
+        # Made once: a writer begins a transaction ten times a second.
+        self._engines = {mode: engine.execution_options(thalweg_mode=mode) for mode in ("write", "strict", "read")}
+        if not self.is_sqlite:
+            self._engines["read"] = self._engines["read"].execution_options(isolation_level="REPEATABLE READ")
 
     @property
     def is_sqlite(self) -> bool:
@@ -64,11 +68,8 @@ class Database:
     def _transaction(self, mode: str) -> Iterator[Connection]:
         if os.getpid() != self._pid:
             raise StoreError(f"{self.where} was opened before this process was forked; open it again in the child")
-        options = {"thalweg_mode": mode}
-        if not self.is_sqlite and mode == "read":
-            options["isolation_level"] = "REPEATABLE READ"
         try:
-            with self.engine.connect().execution_options(**options) as connection, connection.begin():
+            with self._engines[mode].begin() as connection:
                 yield connection
         except DBAPIError as error:
             raise self._explain(error) from error

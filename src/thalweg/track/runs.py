@@ -170,7 +170,7 @@ def read_ledger(connection: Connection, study: str) -> Ledger:
 def add_spend(connection: Connection, run: Row[Any], spent: Mapping[SpendKind, Cost]) -> None:
     """Add to what a run has spent."""
     for kind, cost in spent.items():
-        amounts = dataclasses.asdict(cost)
+        amounts = vars(cost)
         place = {"study_key": run.study_key, "run_id": run.id, "kind": kind}
         values = {f"at_{name}": value for name, value in place.items()}
         values |= {f"more_{name}": amount for name, amount in amounts.items()}
