@@ -3,9 +3,11 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,28 @@ def test_runs_that_keep_failing_end_with_exit_code_one(thalweg: Command, tmp_pat
     code, _, err = thalweg("tune study.toml")
     assert code == 1
     assert "no such column: txet" in err
+
+
+def test_ctrl_c_stops_with_checkpoints_and_the_same_command_goes_on(thalweg: Command, tmp_path: Path) -> None:
+    slow = WALK.replace("run.log(", "__import__('time').sleep(0.02); run.log(")
+    (tmp_path / "walk.py").write_text(slow)
+    whole_runs = STUDY.replace('name = "halving"\nsampler = "random"', 'name = "random"')
+    study = whole_runs.replace("horizon = 18", "horizon = 180").replace("runs = 4", "runs = 2")
+    (tmp_path / "study.toml").write_text(study)
+    code = "import sys; sys.argv = ['thalweg', 'tune', 'study.toml']; from thalweg.cli import main; main()"
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=err)
+        deadline = time.monotonic() + 60
+        while "started" not in (tmp_path / "out").read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        assert process.wait(20) == 130
+    assert time.monotonic() - asked < 5
+    assert (tmp_path / "err").read_text() == "interrupted; the same command goes on where it stopped\n"
+    assert data(thalweg("runs --json"))["study"][0]["status"] == "interrupted"
+    assert data(thalweg("tune study.toml --json"))["best"]["position"] == 180
 
 
 def test_every_command_has_help_with_an_example(thalweg: Command) -> None:

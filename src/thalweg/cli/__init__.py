@@ -20,12 +20,10 @@ def main() -> None:
         _fail(str(error), 2)
     except ThalwegError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped", 130)
     except BrokenPipeError:
         sys.exit(141)
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {message}" if code != 130 else message, file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

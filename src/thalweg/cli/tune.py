@@ -61,7 +61,11 @@ def _run(study: Study, location: str, report: Path, json: bool) -> None:
     from thalweg.report.summary import summary, summary_dict
     from thalweg.study import run_study
 
-    result = run_study(study, location, quiet=json)
+    try:
+        result = run_study(study, location, quiet=json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from None
     written = result.report(report)
     if json:
         print_json({**summary_dict(result.view), "report": str(written)})
