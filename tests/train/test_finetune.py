@@ -389,3 +389,13 @@ def test_a_real_model_learns_real_reviews(fake_run: Any) -> None:
     estimate = trainer.test(held_back)["accuracy"]
     assert estimate.num_samples == 64
     assert estimate.high > 0.5
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    trainer = FineTune(model="anything", data=Data(train="rows.csv"))
+    space = Space.parse({"lr": {"log": [1e-5, 1e-3]}})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else name)
+    with pytest.raises(ConfigError, match=r"fine-tuning needs peft: pip install 'thalweg\[train\]'"):
+        trainer.check(space, "accuracy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,6 +77,9 @@ class FineTune(BaseModel):
         Raises:
             ConfigError: naming the field, the value, and what would work.
         """
+        for module in ("torch", "transformers", "peft", "datasets"):
+            if importlib.util.find_spec(module) is None:
+                raise ConfigError(f"fine-tuning needs {module}: pip install 'thalweg[train]'")
         check_space(space, adapter=self.adapter)
         if metric not in METRICS[self.task]:
             known = nearest(metric, METRICS[self.task])
