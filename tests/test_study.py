@@ -18,7 +18,7 @@ import thalweg
 from thalweg.errors import ConfigError
 from thalweg.loop import StudyFailed
 from thalweg.track.store import Store
-from thalweg.train.function import FunctionRun
+from thalweg.train.function import FunctionRun, FunctionTrainer
 from thalweg.tree import Fork, Run, Stop
 
 SPACE = {"x": thalweg.linear(-2.0, 2.0), "kind": thalweg.choice(["a", "b"])}
@@ -175,6 +175,24 @@ def test_a_worker_that_dies_costs_one_run_at_most(tmp_path: Path) -> None:
     error = result.tree["study-1"].error
     assert error is not None
     assert "SIGKILL" in error
+
+
+def test_workers_that_cannot_start_end_the_study(tmp_path: Path) -> None:
+    class Broken(FunctionTrainer):
+        def setup(self) -> None:
+            raise FileNotFoundError("no model here")
+
+    with pytest.raises(StudyFailed, match=r"no worker could be started:(?s:.*)no model here"):
+        tune(Broken(bowl), tmp_path, workers=2)
+
+
+def test_a_worker_that_dies_in_the_test_leaves_its_run_finished(tmp_path: Path) -> None:
+    class Deadly(FunctionTrainer):
+        def test(self, run: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    result = tune(Deadly(bowl), tmp_path, budget="2 runs")
+    assert [run.status for run in result.tree] == ["finished"] * 2
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,9 @@ class Loop:
         if task is None:
             return
         self._running.discard(task.run)
+        if task.kind == "test":  # the run itself is finished; the next session tests it
+            self._show(f"lost a worker while it tested {task.run}: {reason.splitlines()[-1]}")
+            return
         self._losses[task.run] += 1
         if self._losses[task.run] >= MAX_LOSSES:
             run = self.store.update_run(task.run, status="failed", error=reason)
@@ -312,7 +315,8 @@ class Loop:
         while self._running and time.monotonic() < deadline:
             self._wait()
         for run_id in self._running:
-            self.tree.absorb(self.store.update_run(run_id, status="interrupted"))
+            if self.tree[run_id].status == "running":  # and not finished and being tested
+                self.tree.absorb(self.store.update_run(run_id, status="interrupted"))
         self._running.clear()
         self._tick()
 

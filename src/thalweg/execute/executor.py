@@ -79,7 +79,10 @@ class Work(Protocol):
 class Executor(Protocol):
     """Carries tasks out in worker processes."""
 
-    num_workers: int
+    @property
+    def num_workers(self) -> int:
+        """Workers that there are; one that could not even start is none."""
+        ...
 
     @property
     def free_slots(self) -> int:

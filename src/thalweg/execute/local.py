@@ -56,15 +56,18 @@ class LocalExecutor:
 
     def __init__(self, work: Work, *, num_workers: int | None = None, preload: Sequence[str] = ()) -> None:
         self.devices = visible_gpus()
-        self.num_workers = num_workers or len(self.devices) or usable_cores()
         # Only on its way to our own process through a pipe: nothing pickled is stored or read from anywhere.
         self._work = cloudpickle.dumps(work)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         with _environment(dict.fromkeys(_THREAD_VARIABLES, "1")), _no_main_module():
             multiprocessing.forkserver.ensure_running()
-        self._workers = [self._launch(index) for index in range(self.num_workers)]
+        self._workers = [self._launch(index) for index in range(num_workers or len(self.devices) or usable_cores())]
         self._lost: list[Event] = []
+
+    @property
+    def num_workers(self) -> int:
+        return len(self._workers)
 
     @property
     def free_slots(self) -> int:
