@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thalweg.errors import ConfigError
+from thalweg.schedules.schedule import check_lengths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
     """What `constant` returns; it compares and prints by its numbers."""
 
-    warmup: float
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_lengths("constant", warmup=self.warmup)
 
     def __call__(self, position: float) -> float:
-        return min(1.0, position / self.warmup) if self.warmup else 1.0
+        return position / self.warmup if position < self.warmup else 1.0
 
 
 def constant(*, warmup: float = 0.0) -> Constant:
@@ -25,12 +28,11 @@ def constant(*, warmup: float = 0.0) -> Constant:
     Returns:
         schedule(position) -> multiplier of the peak learning rate, in [0, 1].
     Raises:
-        ConfigError: if the length is negative.
+        ConfigError: if the length is negative or not finite.
+    Source: Hugging Face transformers, `get_constant_schedule_with_warmup`.
 
     >>> lr = constant(warmup=10)
     >>> [lr(p) for p in (0, 5, 10, 1000)]
     [0.0, 0.5, 1.0, 1.0]
     """
-    if not warmup >= 0:
-        raise ConfigError(f"constant: warmup = {warmup} must be 0 or more")
     return Constant(warmup=warmup)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thalweg.errors import ConfigError
+from thalweg.schedules.schedule import check_floor, check_warmup
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
     """What `linear` returns; it compares and prints by its numbers."""
 
-    warmup: float
+    warmup: float = 0.0
     horizon: float
-    floor: float
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_warmup("linear", self.warmup, self.horizon)
+        check_floor("linear", self.floor)
 
     def __call__(self, position: float) -> float:
         if position < self.warmup:
@@ -41,8 +45,4 @@ def linear(*, warmup: float = 0.0, horizon: float, floor: float = 0.0) -> Linear
     >>> [lr(p) for p in (0, 5, 10, 60, 110, 200)]
     [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
-    if not 0 <= warmup <= horizon or not horizon > 0:
-        raise ConfigError(f"linear: warmup = {warmup} and horizon = {horizon} must satisfy 0 <= warmup <= horizon > 0")
-    if not 0 <= floor < 1:
-        raise ConfigError(f"linear: floor = {floor} must be in [0, 1)")
     return Linear(warmup=warmup, horizon=horizon, floor=floor)
