@@ -216,7 +216,7 @@ def test_a_gradient_scaler_skips_the_step_of_a_gradient_that_is_not_finite() -> 
 
 
 @pytest.mark.parametrize("by", ["norm", "component"])
-def test_half_precision_is_measured_in_float32(by: ClipKind) -> None:
+def test_gradients_of_several_precisions(by: ClipKind) -> None:
     """100,000 elements of 300: a norm of 94,868.3, beyond float16."""
     named = parameters(
         half=torch.full((100_000,), 300.0, dtype=torch.float16),
@@ -232,6 +232,12 @@ def test_half_precision_is_measured_in_float32(by: ClipKind) -> None:
     else:
         assert math.hypot(*norms) == pytest.approx(1.0, rel=0.01)
     assert [p.grad.dtype for p in named.values() if p.grad is not None] == [torch.float16, torch.bfloat16, torch.double]
+
+
+def test_half_precision_is_measured_in_float32() -> None:
+    """10,000 elements of 0.01 are 0.0100098 each in bfloat16; their norm, 1.00098, would be 1 in it."""
+    named = parameters(brain=torch.full((10_000,), 0.01, dtype=torch.bfloat16))
+    assert float(Clipper(named, threshold=None).clip()) == pytest.approx(1.00098, abs=1e-4)
 
 
 @pytest.mark.parametrize(("by", "expected"), [("norm", [0.6, 0.8]), ("component", [1.0, 1.0]), ("value", [1.0, 1.0])])

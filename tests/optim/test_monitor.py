@@ -99,6 +99,17 @@ def test_the_mean_of_d_angelo_et_al(amsgrad: bool) -> None:
     assert found["adam_effective_lr"] == pytest.approx(float((3e-3 / (v_hat.sqrt() + 1e-6)).mean()), rel=1e-5)
 
 
+def test_elements_that_never_had_a_gradient_count_only_in_the_mean_of_d_angelo_et_al() -> None:
+    named = {"a.weight": weight([3.0, 4.0], [0.5, 0.0])}
+    found = measure(torch.optim.Adam(named.values(), lr=0.01, eps=1e-8), named)
+    assert found["adam_effective_lr"] == pytest.approx(0.01 / 0.5, rel=1e-5)
+    assert found["avg_adam_elr"] == pytest.approx((0.01 / 1e-8 + 0.01 / (math.sqrt(0.001) * 0.5)) / 2, rel=1e-5)
+    named = {"a.weight": weight([3.0, 4.0], [0.0, 0.0])}
+    found = measure(torch.optim.Adam(named.values(), lr=0.01, eps=1e-8), named)
+    assert "adam_effective_lr" not in found
+    assert found["avg_adam_elr"] == pytest.approx(0.01 / 1e-8)
+
+
 def test_only_the_steps_that_are_due() -> None:
     embedding = nn.Embedding(3, 2)
     optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)

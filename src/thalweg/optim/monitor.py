@@ -20,10 +20,11 @@ is asked for:
     lr / ||w||^2: the learning rate as a weight sees it whose size does not change the model's output, as before a norm.
     Weight decay acts through it: smaller weights turn faster.
 `adam_effective_lr`
-    mean over all elements of lr / (sqrt(v_hat) + epsilon), the factor of the update in Adam's own formula.
+    mean of lr / (sqrt(v_hat) + epsilon), the factor of the update in Adam's own formula, over the elements that have
+    ever had a gradient: not the embeddings of words that have not come yet, whose lr / epsilon would be all one sees.
 `avg_adam_elr`
-    the same with v in place of v_hat = v / (1 - beta2^t), as in the code of D'Angelo et al. 2024 (arXiv:2310.04415),
-    whose name it has; the two differ in the first 1 / (1 - beta2) steps.
+    mean over all elements of lr / (sqrt(v) + epsilon), with v in place of v_hat = v / (1 - beta2^t): as the code of
+    D'Angelo et al. 2024 (arXiv:2310.04415) has it under this name, to compare with theirs.
 """
 
 from __future__ import annotations
@@ -160,20 +161,21 @@ class Monitor:
 
     @torch.no_grad()
     def _adam(self, rates: Mapping[str, float]) -> dict[str, float]:
-        num_elements, corrected, as_stored = 0, 0.0, 0.0
+        num_elements, num_touched, corrected, as_stored = 0, 0, 0.0, 0.0
         for name, rate in rates.items():
             state = self._optimizer.state.get(self._parameters[name], {})
             if "exp_avg_sq" not in state:
                 continue
             group = self._group_of(name)
             root = state.get("max_exp_avg_sq", state["exp_avg_sq"]).sqrt()
-            correction = math.sqrt(1 - float(group["betas"][1]) ** float(state["step"]))
-            corrected += rate * _sum_of_inverses(root / correction, group["eps"])
             as_stored += rate * _sum_of_inverses(root, group["eps"])
             num_elements += root.numel()
-        if not num_elements:
-            return {}
-        return {"adam_effective_lr": corrected / num_elements, "avg_adam_elr": as_stored / num_elements}
+            correction = math.sqrt(1 - float(group["betas"][1]) ** float(state["step"]))
+            touched = root[root > 0] / correction
+            corrected += rate * _sum_of_inverses(touched, group["eps"])
+            num_touched += touched.numel()
+        values = {"avg_adam_elr": as_stored / num_elements} if num_elements else {}
+        return values | ({"adam_effective_lr": corrected / num_touched} if num_touched else {})
 
 
 def default_components(names: Iterable[str]) -> dict[str, str]:
