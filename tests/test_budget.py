@@ -106,6 +106,12 @@ def test_left_counts_runs_and_the_studys_own_clock() -> None:
     assert Budget(runs=3).left(LEDGER).used_up == "runs"
 
 
+def test_forks_are_no_new_runs() -> None:
+    ledger = Ledger(num_runs=5, num_forks=3)
+    assert Budget(runs=4).left(ledger).amounts == {"runs": 2.0}
+    assert Budget(runs=2).left(ledger).used_up == "runs"
+
+
 def test_lacks_names_the_first_limit_that_would_be_exceeded() -> None:
     left = Left({"runs": 1.0, "tokens": 45.0})
     assert left.lacks(Cost(tokens=45), num_runs=1) is None

@@ -166,7 +166,7 @@ def _minilm(adapter: Any, num_train: int) -> Callable[[Path], Trainer]:
     return lambda folder: FineTune(model=MINILM, adapter=adapter, data=data)
 
 
-_TINY = {"batch_size": 4, "epochs": 12, "weight_decay": 0.1, "warmup_fraction": 0.1}
+_TINY = {"batch_size": 4, "epochs": 12, "weight_decay": 0.1, "warmup": 0.1}
 
 CASES: Mapping[str, Case] = {
     "bert-full": Case(
@@ -193,7 +193,7 @@ CASES: Mapping[str, Case] = {
         title="FineTune, all weights of MiniLM on IMDB reviews",
         trainer=_minilm(None, 64),
         metric="accuracy",
-        hyperparameters={"batch_size": 8, "epochs": 1, "warmup_fraction": 0.1},
+        hyperparameters={"batch_size": 8, "epochs": 1, "warmup": 0.1},
         checkpoint_seconds=1.5,
         share_of_kills=0.5,
     ),

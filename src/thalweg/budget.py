@@ -52,6 +52,8 @@ class Ledger:
     """Runs created, whatever became of them."""
     wall_seconds: float = 0.0
     """Time for which the study's loop was running, over all its sessions."""
+    num_forks: int = 0
+    """Of the runs, those that began from another run's checkpoint."""
 
     def of(self, run_id: str) -> Cost:
         """All that one run has spent."""
@@ -89,7 +91,7 @@ class Budget:
     """What a study may spend. `None` means no limit; what is used up first ends the study."""
 
     runs: int | None = None
-    """Runs that may be created."""
+    """Runs that may begin from scratch. Forks go on with what has begun, and are limited by what they cost."""
     samples: int | None = None
     tokens: int | None = None
     flops: float | None = None
@@ -143,7 +145,7 @@ class Budget:
         """What remains of each limit after what the ledger holds, never below zero."""
         total = ledger.total()
         used = {
-            "runs": ledger.num_runs,
+            "runs": ledger.num_runs - ledger.num_forks,
             "samples": total.samples,
             "tokens": total.tokens,
             "flops": total.flops,

@@ -144,7 +144,7 @@ class Loop:
         fitting = []
         for action in actions:
             now, needed = prices(action, self.tree, self.study.trainer, self.speed)
-            if left.lacks(needed, num_runs=0 if isinstance(action, Continue | Stop) else 1) is None:
+            if left.lacks(needed, num_runs=1 if isinstance(action, Start) else 0) is None:
                 fitting.append(action)
                 left = reduced(left, now)
         return fitting
@@ -271,15 +271,18 @@ class Loop:
             )
 
     def _let_checkpoints_go(self) -> None:
-        """Finished runs that are neither the best nor the baseline need no checkpoint, unless a fork begins there."""
+        """Finished runs that are neither the best nor the baseline need no checkpoint, but where a fork begins and where
+        they can be extended."""
         if self.study.keep_checkpoints == "all":
             return
         best = self.tree.best(self.study.metric)
         for run in self.tree:
             if run.status != "finished" or run is best or run.origin == "baseline":
                 continue
+            stable_end = self.study.trainer.stable_end(run.hyperparameters)
             for record in self.store.checkpoints(run.id):
-                drop_checkpoint(self.store, run.id, record)
+                if record.position != stable_end:
+                    drop_checkpoint(self.store, run.id, record)
 
     def _test(self) -> None:
         """Evaluate the winner and the baseline on held-back data, which nothing before has seen."""

@@ -15,13 +15,14 @@ from rich.console import Console
 from thalweg.budget import Budget, Cost, Ledger
 from thalweg.errors import ConfigError, nearest
 from thalweg.execute.local import LocalExecutor
+from thalweg.extension import branch_of
 from thalweg.loop import Loop
 from thalweg.plan import forecast
 from thalweg.report.plan import Plan, plan_table
 from thalweg.report.progress import Progress
 from thalweg.report.view import StudyView, read_view
 from thalweg.search import strategy as build_strategy
-from thalweg.search.strategy import Problem, Strategy
+from thalweg.search.strategy import Branch, Problem, Strategy
 from thalweg.space import Hyperparameters, Space
 from thalweg.track.store import Store
 from thalweg.train.function import FunctionRun, FunctionTrainer
@@ -77,7 +78,13 @@ class Study:
         if self.baseline is not None:
             for name in set(self.baseline) - set(self.space.names):
                 raise ConfigError(f"baseline: unknown hyperparameter {name!r}. {nearest(name, self.space.names)}")
-        problem = Problem(space=self.space, metric=self.metric, horizon=self.trainer.horizon, seed=self.seed)
+        problem = Problem(
+            space=self.space,
+            metric=self.metric,
+            horizon=self.trainer.horizon,
+            seed=self.seed,
+            branch=self.branch,
+        )
         name = str(self.strategy["name"])
         strategy = build_strategy(name, {k: v for k, v in self.strategy.items() if k != "name"}, problem)
         forecast.check_budget(self.budget, self.space, self.price)
@@ -86,6 +93,10 @@ class Study:
     def price(self, hyperparameters: Hyperparameters) -> Cost:
         """What a whole run will cost."""
         return self.trainer.cost(hyperparameters, 0, self.trainer.horizon(hyperparameters))
+
+    def branch(self, hyperparameters: Hyperparameters, budget: int) -> Branch | None:
+        """How a run with these hyperparameters is evaluated at a smaller budget; see `Problem.branch`."""
+        return branch_of(self.trainer, hyperparameters, budget)
 
     def config(self) -> dict[str, Any]:
         """All that makes the study what it is, as JSON values."""

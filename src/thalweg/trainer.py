@@ -136,6 +136,22 @@ class Trainer(Protocol):
         """What training from `start` to `until` will take, evaluation included; `seconds` is 0 where not known."""
         ...
 
+    def stable_end(self, hyperparameters: Hyperparameters) -> int | None:
+        """The last step boundary before a run's learning rate begins its final decay: there it can be extended, or
+        branched for a smaller budget. None where its schedule does not hold the rate before it decays.
+
+        A trainer for which there is one saves a checkpoint there, and the worker keeps it."""
+        ...
+
+    def extended(self, hyperparameters: Hyperparameters, horizon: int) -> Hyperparameters:
+        """The changes to hyperparameters that give a run another horizon and nothing else: up to its `stable_end` it
+        is the same run.
+
+        Raises:
+            ConfigError: the trainer does not know how.
+        """
+        ...
+
     def setup(self) -> None:
         """Load what runs share (base model, tokenised data). Called once in each worker, before anything else there."""
         ...

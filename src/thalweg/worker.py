@@ -90,8 +90,14 @@ class StudyWorker:
 
     def _activate(self, run: Run, writer: RunWriter, control: Control) -> _ActiveRun:
         start, state = self._newest_state(run)
-        keep_all = self.keep_checkpoints == "all"
-        saver = _Saver(self._store, run, self.checkpoint_folder / run.id, self.checkpoint_seconds, keep_all)
+        saver = _Saver(
+            self._store,
+            run,
+            self.checkpoint_folder / run.id,
+            self.checkpoint_seconds,
+            keep_all=self.keep_checkpoints == "all",
+            stable_end=self.trainer.stable_end(run.hyperparameters),
+        )
         return _ActiveRun(run, start, state, writer, control, saver)
 
     def _newest_state(self, run: Run) -> tuple[int, State | None]:
@@ -107,21 +113,27 @@ class StudyWorker:
         return record.position, checkpoint.read(Path(record.folder), record.digest)
 
 
+def fork_points(store: Store, run_id: str) -> dict[int, CheckpointRecord]:
+    """The checkpoints of a run and of the ancestors that it was itself forked from, by position."""
+    found: dict[int, CheckpointRecord] = {}
+    run: Run | None = store.read_run(run_id)
+    limit = math.inf
+    while run is not None:
+        for record in store.checkpoints(run.id):
+            if record.position <= limit:
+                found.setdefault(record.position, record)
+        limit = min(limit, run.fork_position)
+        run = store.read_run(run.parent) if run.parent is not None else None
+    return found
+
+
 def fork_point(store: Store, parent: str, position: int) -> CheckpointRecord:
     """The checkpoint of a run, or of the ancestor that it was itself forked from, at exactly this position.
 
     Raises:
         ConfigError: there is none; the message lists the positions that have one.
     """
-    found: dict[int, CheckpointRecord] = {}
-    run: Run | None = store.read_run(parent)
-    limit = math.inf
-    while run is not None:
-        for record in store.checkpoints(run.id):
-            if record.position <= limit:
-                found.setdefault(record.position, record)
-        limit = run.fork_position
-        run = store.read_run(run.parent) if run.parent is not None else None
+    found = fork_points(store, parent)
     if position not in found:
         at = ", ".join(map(str, sorted(found)))
         known = f"it has them at {at}" if found else "it has none (of finished runs only the best keeps its own)"
@@ -209,6 +221,8 @@ class _Saver:
     folder: Path
     every_seconds: float
     keep_all: bool
+    stable_end: int | None
+    """Where the run can be extended later."""
     saved_at: float = field(default_factory=time.monotonic)
 
     def due(self) -> bool:
@@ -222,7 +236,8 @@ class _Saver:
         writer.checkpoint(position, str(folder), digest, num_bytes)
         if not self.keep_all:
             for record in self.store.checkpoints(self.run.id)[:-KEEP_CHECKPOINTS]:
-                drop_checkpoint(self.store, self.run.id, record)
+                if record.position != self.stable_end:
+                    drop_checkpoint(self.store, self.run.id, record)
         self.saved_at = time.monotonic()
         return time.perf_counter() - started
 

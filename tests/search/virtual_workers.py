@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from thalweg.budget import Left
 from thalweg.search import Problem, Strategy
 from thalweg.space import Hyperparameters
-from thalweg.tree import Action, Continue, Report, Run, Start, Tree
+from thalweg.tree import Action, Continue, Fork, Report, Run, Start, Tree
 
 Objective = Callable[[Hyperparameters, float], float]
 """Hyperparameters and the share of the horizon reached -> loss. NaN diverges; an `ArithmeticError` fails the run."""
@@ -60,7 +60,7 @@ def simulate(
     busy: list[tuple[int, int, str]] = []
     now = 0
     for turn in range(2_000):
-        left = Left({} if runs is None else {"runs": max(0, runs - len(outcome.tree))})
+        left = Left({} if runs is None else {"runs": max(0, runs - len(outcome.tree.roots()))})
         free = workers - len(busy)
         actions = strategy.decide(outcome.tree, free_slots=free, left=left)
         _hold_to_contract(actions, outcome.tree, free, left, problem)
@@ -98,6 +98,10 @@ def _hold_to_contract(actions: list[Action], tree: Tree, free: int, left: Left, 
             run = tree[action.run]
             assert run.status == "paused"
             assert run.position < action.until <= run.horizon
+        if isinstance(action, Fork):
+            # The newest checkpoint of a paused run is at its position.
+            assert (tree[action.parent].status, tree[action.parent].position) == ("paused", action.at)
+            assert action.at < action.until
 
 
 def _begin(action: Action, tree: Tree, problem: Problem) -> Run:
@@ -111,6 +115,21 @@ def _begin(action: Action, tree: Tree, problem: Problem) -> Run:
             until=action.until,
             status="running",
             origin=action.origin,
+        )
+    if isinstance(action, Fork):
+        parent, number = tree[action.parent], len(tree)
+        hyperparameters = {**parent.hyperparameters, **action.changes}
+        return Run(
+            id=f"s-{number}",
+            number=number,
+            hyperparameters=hyperparameters,
+            horizon=problem.horizon(hyperparameters),
+            until=action.until,
+            status="running",
+            origin=action.origin,
+            parent=parent.id,
+            fork_position=action.at,
+            position=action.at,
         )
     assert isinstance(action, Continue)
     return dataclasses.replace(tree[action.run], status="running", until=action.until)

@@ -242,7 +242,7 @@ def test_the_ledger_adds_up(store: Store, new_run: Any) -> None:
         },
         second.id: {"repeated": Cost(samples=1)},
     }
-    assert (ledger.num_runs, ledger.wall_seconds) == (2, 3.5)
+    assert (ledger.num_runs, ledger.wall_seconds, ledger.num_forks) == (2, 3.5, 0)
     assert store.study("imdb").wall_seconds == 3.5
 
 

@@ -18,7 +18,7 @@ from thalweg.train import checkpoint
 from thalweg.train.data import Data
 from thalweg.train.finetune import FineTune
 
-HYPERPARAMETERS = {"lr": 3e-3, "batch_size": 7, "epochs": 2, "weight_decay": 0.1, "warmup_fraction": 0.1}
+HYPERPARAMETERS = {"lr": 3e-3, "batch_size": 7, "epochs": 2, "weight_decay": 0.1, "warmup": 0.1}
 HORIZON = 96
 KINDS = ["full classification", "lora classification", "full causal", "lora causal"]
 

@@ -14,11 +14,12 @@ import transformers
 from thalweg.train.data import Data
 from thalweg.train.finetune import FineTune
 from thalweg.train.hyperparameters import FineTuneHyperparameters
-from thalweg.train.loop import build, epoch_order
+from thalweg.train.loop import build
 from thalweg.train.model import load_tokenizer
+from thalweg.train.order import epoch_order
 from thalweg.train.tokens import TokenizedSplit
 
-HYPERPARAMETERS = {"lr": 2e-3, "batch_size": 6, "epochs": 2, "weight_decay": 0.1, "dropout": 0.0, "clip_norm": 0.7}
+HYPERPARAMETERS = {"lr": 2e-3, "batch_size": 6, "epochs": 2, "weight_decay": 0.1, "dropout": 0.0, "clip": 0.7}
 SEED = 3
 
 
@@ -53,7 +54,7 @@ def examples(split: TokenizedSplit) -> list[dict[str, Any]]:
 def hugging_face(trainer: FineTune, folder: Path, tmp_path: Path, warmup: float, accumulate: int) -> list[Any]:
     """Loss and gradient norm of each step."""
     work = trainer._loaded()
-    settings = FineTuneHyperparameters.parse(HYPERPARAMETERS, adapter=trainer.adapter)
+    settings = FineTuneHyperparameters.parse(HYPERPARAMETERS)
     model = build(work, settings, SEED)
     tokenizer = load_tokenizer(str(folder))
     train = examples(work.rows.train)
@@ -122,7 +123,7 @@ def test_losses_and_gradients_are_hugging_faces(
         data = Data(train=str(pairs), prompt="question", completion="answer")
         trainer = FineTune(model=str(llama), task="causal", data=data, micro_batch=4, **options)
     trainer.setup()
-    run = fake_run({**HYPERPARAMETERS, "warmup_fraction": warmup}, horizon=96, seed=SEED)
+    run = fake_run({**HYPERPARAMETERS, "warmup": warmup}, horizon=96, seed=SEED)
     trainer.train([run])
     theirs = hugging_face(trainer, folder, tmp_path, warmup, accumulate)
     assert len(theirs) == len(run.curve("train/loss")) == 16

@@ -14,6 +14,16 @@ from thalweg.space import Hyperparameters, Space
 from thalweg.tree import Action, Metric, Run, Start, Tree
 
 
+@dataclass(frozen=True)
+class Branch:
+    """How a run that goes on is evaluated at a smaller budget than its own: on a fork that decays its learning rate."""
+
+    at: int
+    """The fork point: the last step boundary before the decay."""
+    changes: Hyperparameters
+    """What gives the fork the budget as its horizon."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """What is searched."""
@@ -24,6 +34,8 @@ class Problem:
     """The position at which a run with these hyperparameters is complete, in the study's unit."""
     seed: int
     """Decides every draw, together with the tree. Not negative."""
+    branch: Callable[[Hyperparameters, int], Branch | None] = lambda _hyperparameters, _budget: None
+    """How a run with these hyperparameters is branched for a budget, a position; None where it cannot be."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:

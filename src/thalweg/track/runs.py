@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from thalweg.budget import SPEND_KINDS, Cost, Ledger, SpendKind
 from thalweg.errors import ConfigError, StoreError, nearest
@@ -164,7 +164,9 @@ def read_ledger(connection: Connection, study: str) -> Ledger:
     amounts = [field.name for field in dataclasses.fields(Cost)]
     for entry in connection.execute(select(schema.spend).where(schema.spend.c.study_key == row.key)).mappings():
         spent.setdefault(entry["run_id"], {})[entry["kind"]] = Cost(**{name: entry[name] for name in amounts})
-    return Ledger(spent, row.num_created, row.wall_seconds)
+    forked = schema.run.c.parent_key.is_not(None)
+    forks = select(func.count()).select_from(schema.run).where(schema.run.c.study_key == row.key, forked)
+    return Ledger(spent, row.num_created, row.wall_seconds, connection.execute(forks).scalar_one())
 
 
 def add_spend(connection: Connection, run: Row[Any], spent: Mapping[SpendKind, Cost]) -> None:

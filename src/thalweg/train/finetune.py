@@ -13,13 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from thalweg.budget import Cost
 from thalweg.errors import ConfigError, RunInterrupted, nearest
 from thalweg.space import Hyperparameters, Space
-from thalweg.train.data import Data, Task
-from thalweg.train.hyperparameters import FineTuneHyperparameters, check_space
+from thalweg.train.data import Data, SplitName, Task
+from thalweg.train.hyperparameters import FineTuneHyperparameters, check_schedules
 from thalweg.train.metrics import METRICS, estimates
 from thalweg.trainer import ActiveRun, Estimate
 from thalweg.tree import Unit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from thalweg.train.evaluate import Pass
     from thalweg.train.loop import Workplace
     from thalweg.train.sizes import Sizes
@@ -51,8 +53,11 @@ class FineTune(BaseModel):
     """Most rows that go through the model at once; it changes memory and speed, not what a step is."""
     evaluations_per_epoch: int = Field(2, ge=0)
     """Points of the validation curve per epoch, beside the evaluation at the end of each call."""
-    schedule: Literal["linear", "constant"] = "linear"
-    """Learning rate after the warm-up: down to 0 at the run's horizon, or held."""
+    clip_components: Mapping[str, str] = Field(default_factory=dict)
+    """Components that `clip_by = "component"` clips together: name -> regular expression on parameter names, such as
+    `{ query = "q_proj" }`. A parameter that none matches is a component of its own."""
+    monitor_every: int = Field(0, ge=0)
+    """Steps between measurements of gradient norms, update ratios and effective learning rates; 0: none."""
 
     # What a process has loaded. It stays there: see __getstate__.
     _rows: Rows | None = PrivateAttr(None)
@@ -80,7 +85,7 @@ class FineTune(BaseModel):
         for module in ("torch", "transformers", "peft", "datasets"):
             if importlib.util.find_spec(module) is None:
                 raise ConfigError(f"fine-tuning needs {module}: pip install 'thalweg[train]'")
-        check_space(space, adapter=self.adapter)
+        FineTuneHyperparameters.check_space(space, without=self._without)
         if metric not in METRICS[self.task]:
             known = nearest(metric, METRICS[self.task])
             raise ConfigError(f"metric = {metric!r}: fine-tuning with task = {self.task!r} does not report it. {known}")
@@ -88,9 +93,15 @@ class FineTune(BaseModel):
 
         locate(self.model)
         rows = self._load_rows()
+        check_schedules(space, self._settings, self.horizon)
         if "dropout" in space.names:
             set_dropout(skeleton(self.model, self.task, len(rows.classes)), 0.0)
         self._measure(FineTuneHyperparameters())
+        if self.clip_components:
+            from thalweg.optim.clipping import match_components
+            from thalweg.train.model import trainable
+
+            match_components(trainable(self._skeleton(FineTuneHyperparameters())), self.clip_components)
 
     def describe(self) -> Mapping[str, Any]:
         """The configuration, the data's fingerprint, and what the splits came to."""
@@ -112,14 +123,14 @@ class FineTune(BaseModel):
 
     def horizon(self, hyperparameters: Hyperparameters) -> int:
         """Epochs times training rows, rounded, at least 1."""
-        settings = FineTuneHyperparameters.parse(hyperparameters, adapter=self.adapter)
+        settings = self._settings(hyperparameters)
         return max(1, round(settings.epochs * len(self._load_rows().train)))
 
     def cost(self, hyperparameters: Hyperparameters, start: int, until: int) -> Cost:
         """Samples, tokens (with the padding to be expected) and FLOPs of training, its evaluations included."""
         from thalweg.train.predict import predict_cost
 
-        settings = FineTuneHyperparameters.parse(hyperparameters, adapter=self.adapter)
+        settings = self._settings(hyperparameters)
         rows = self._load_rows()
         micro_batch = self.micro_batch
         every = self.evaluations_per_epoch
@@ -131,6 +142,46 @@ class FineTune(BaseModel):
             micro_batch=micro_batch,
             evaluations_per_epoch=every,
         )
+
+    def stable_end(self, hyperparameters: Hyperparameters) -> int | None:
+        """The last step boundary before the learning rate begins to fall; see `Trainer.stable_end`."""
+        from thalweg.train.order import boundary_before
+
+        settings = self._settings(hyperparameters)
+        start = settings.decay_start(self.horizon(hyperparameters))
+        if start is None:
+            return None
+        return boundary_before(start, settings.batch_size, len(self._load_rows().train))
+
+    def extended(self, hyperparameters: Hyperparameters, horizon: int) -> Hyperparameters:
+        """Other `epochs`, and the warm-up as a length; see `Trainer.extended`."""
+        epochs = horizon / len(self._load_rows().train)
+        settings = self._settings(hyperparameters)
+        return settings.extended(hyperparameters, self.horizon(hyperparameters), epochs)
+
+    def evaluate_weights(
+        self, weights: Mapping[str, Tensor], *, hyperparameters: Hyperparameters, split: SplitName = "validation"
+    ) -> dict[str, float]:
+        """Metrics of a model with these weights, such as those between two checkpoints; after `setup`.
+
+        Args:
+            weights: a checkpoint's `model`: the trained parameters by name.
+            hyperparameters: of the run that they belong to.
+        Raises:
+            ConfigError: they do not fit the model, or the split is empty.
+        """
+        from thalweg.train.evaluate import evaluate
+        from thalweg.train.loop import build, load_weights
+        from thalweg.train.metrics import summarize
+
+        work = self._loaded()
+        rows = getattr(work.rows, split)
+        if not len(rows):
+            raise ConfigError(f"the {split} split is empty")
+        model = build(work, self._settings(hyperparameters), seed=0)
+        load_weights(model, weights)
+        outcomes = evaluate(model, rows, work.how, micro_batch=self.micro_batch, each_batch=lambda _batch: None)
+        return summarize(outcomes)
 
     def setup(self) -> None:
         """Load the data and the model into this process."""
@@ -152,9 +203,10 @@ class FineTune(BaseModel):
             new_modules=new_modules,
             how=how,
             adapter=self.adapter,
-            schedule=self.schedule,
             micro_batch=self.micro_batch,
             evaluations_per_epoch=self.evaluations_per_epoch,
+            clip_components=self.clip_components,
+            monitor_every=self.monitor_every,
         )
 
     def probe(self) -> float | None:
@@ -188,7 +240,7 @@ class FineTune(BaseModel):
         from thalweg.train.loop import FineTuneLoop
 
         for run in runs:
-            settings = FineTuneHyperparameters.parse(run.hyperparameters, adapter=self.adapter)
+            settings = self._settings(run.hyperparameters)
             FineTuneLoop(run, self._loaded(), settings).train()
 
     def test(self, run: ActiveRun) -> Mapping[str, Estimate]:
@@ -200,7 +252,7 @@ class FineTune(BaseModel):
         work = self._loaded()
         if not len(work.rows.test):
             return {}
-        settings = FineTuneHyperparameters.parse(run.hyperparameters, adapter=self.adapter)
+        settings = self._settings(run.hyperparameters)
         meter = Meter(run.spend)
         model = build(work, settings, run.seed)
         if (state := run.restore()) is not None:
@@ -220,6 +272,13 @@ class FineTune(BaseModel):
         meter.enter("evaluate")
         return estimates(outcomes)
 
+    @property
+    def _without(self) -> str | None:
+        return None if self.adapter == "lora" else "lora_"
+
+    def _settings(self, hyperparameters: Hyperparameters) -> FineTuneHyperparameters:
+        return FineTuneHyperparameters.parse(hyperparameters, without=self._without)
+
     def _load_rows(self) -> Rows:
         if self._rows is None:
             from thalweg.train.tokens import read_rows
@@ -233,14 +292,19 @@ class FineTune(BaseModel):
 
     def _measure(self, settings: FineTuneHyperparameters) -> Sizes:
         if settings.lora_r not in self._sizes:
-            from thalweg.train.model import attach_lora, skeleton
             from thalweg.train.sizes import measure
 
-            model = skeleton(self.model, self.task, len(self._load_rows().classes))
-            if self.adapter is not None:
-                model = attach_lora(model, self.task, r=settings.lora_r, alpha=1.0, dropout=0.0)
-            self._sizes[settings.lora_r] = measure(model)
+            self._sizes[settings.lora_r] = measure(self._skeleton(settings))
         return self._sizes[settings.lora_r]
+
+    def _skeleton(self, settings: FineTuneHyperparameters) -> Any:
+        """The model with its adapter, without memory."""
+        from thalweg.train.model import attach_lora, skeleton
+
+        model = skeleton(self.model, self.task, len(self._load_rows().classes))
+        if self.adapter is not None:
+            model = attach_lora(model, self.task, r=settings.lora_r, alpha=1.0, dropout=0.0)
+        return model
 
     def _pass(self) -> Pass:
         import torch

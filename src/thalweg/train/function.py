@@ -238,6 +238,14 @@ class FunctionTrainer:
         """What is known of a function beforehand: its positions, where they count samples or tokens."""
         return _in_unit(self.unit, until - start, 0.0)
 
+    def stable_end(self, hyperparameters: Hyperparameters) -> int | None:
+        return None
+
+    def extended(self, hyperparameters: Hyperparameters, horizon: int) -> Hyperparameters:
+        raise ConfigError(
+            "a function's runs cannot be extended: thalweg does not know their schedule; fork them by hand"
+        )
+
     def setup(self) -> None:
         """Nothing to share: the function builds what it needs."""
 

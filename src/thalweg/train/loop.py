@@ -12,21 +12,18 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from transformers.trainer_pt_utils import get_parameter_names
 
 from thalweg.errors import ConfigError, RunInterrupted
-from thalweg.schedules import SCHEDULES, Schedule
 from thalweg.train import checkpoint
 from thalweg.train.evaluate import Meter, Pass, evaluate, free_memory, is_out_of_memory, padded_flops
 from thalweg.train.hyperparameters import FineTuneHyperparameters
 from thalweg.train.metrics import Outcomes, summarize
 from thalweg.train.model import attach_lora, copy_for_run, set_dropout, trainable
+from thalweg.train.order import boundary_before, crosses_evaluation, epoch_order, rows_of_step
 from thalweg.train.sizes import Sizes, measure
 from thalweg.train.tokens import Batch, Rows, TokenizedSplit
+from thalweg.train.update import Update
 from thalweg.trainer import ActiveRun, Diverged
-
-# As transformers.Trainer has it (get_decay_parameter_names).
-_NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +37,10 @@ class Workplace:
     """Those that it has no weights for: a new classification head."""
     how: Pass
     adapter: str | None
-    schedule: str
     micro_batch: int
     evaluations_per_epoch: int
+    clip_components: Mapping[str, str]
+    monitor_every: int
 
 
 def build(work: Workplace, settings: FineTuneHyperparameters, seed: int) -> Any:
@@ -75,22 +73,6 @@ def load_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
             parameter.copy_(weights[name])
 
 
-def epoch_order(seed: int, epoch: int, num_rows: int) -> np.ndarray[Any, Any]:
-    """The order in which an epoch goes through the training rows."""
-    return np.random.default_rng([seed, epoch]).permutation(num_rows)
-
-
-def rows_of_step(order: np.ndarray[Any, Any], position: int, batch_size: int) -> np.ndarray[Any, Any]:
-    """The rows of the step that begins at a position of an epoch with this order; an epoch's last step may be small."""
-    offset = position % len(order)
-    return order[offset : offset + batch_size]
-
-
-def crosses_evaluation(before: int, after: int, num_rows: int, evaluations_per_epoch: int) -> bool:
-    """Whether an evaluation is due at `after`, the step boundary that follows `before`."""
-    return after * evaluations_per_epoch // num_rows > before * evaluations_per_epoch // num_rows
-
-
 class FineTuneLoop:
     """One call's training of one run, from `run.start` to the step boundary at or after `run.until`."""
 
@@ -104,9 +86,17 @@ class FineTuneLoop:
         self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
         self._model = build(work, settings, run.seed)
         self._sizes: Sizes = measure(self._model)
-        self._parameters = trainable(self._model)
-        self._optimizer = _adamw(self._model, self._parameters, settings)
-        self._schedule = _schedule(work.schedule, settings, run.horizon)
+        self._update = Update(
+            self._model,
+            settings,
+            run.horizon,
+            components=work.clip_components,
+            monitor_every=work.monitor_every,
+        )
+        decay_start = settings.decay_start(run.horizon)
+        self._stable_end = (
+            None if decay_start is None else boundary_before(decay_start, settings.batch_size, len(work.rows.train))
+        )
         self._evaluation_due = self._restore()
         self._rng = checkpoint.capture_rng()
         self._meter.enter("setup")
@@ -121,7 +111,7 @@ class FineTuneLoop:
         while self._position < until:
             if self._evaluation_due:
                 self._log_validation()
-            if self._position > self._saved_at and self._run.checkpoint_due():
+            if self._position > self._saved_at and (self._position == self._stable_end or self._run.checkpoint_due()):
                 self._save()
             before = self._position
             self._step()
@@ -140,20 +130,15 @@ class FineTuneLoop:
         if state is None:
             return False
         load_weights(self._model, state["model"])
-        # Only the moments come from the checkpoint: learning rate and the like are this run's own, even after a fork.
-        index = {id(p): i for i, p in enumerate(p for g in self._optimizer.param_groups for p in g["params"])}
-        moments = {index[id(p)]: state["optimizer"][n] for n, p in self._parameters.items() if n in state["optimizer"]}
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._update.load_moments(state["optimizer"])
         checkpoint.restore_rng(state["rng"])
         return bool(state["evaluation_due"])
 
     def _save(self) -> None:
         """Write the state of the last step boundary, wherever in the next step or in an evaluation this is called."""
-        moments = {n: self._optimizer.state[p] for n, p in self._parameters.items() if p in self._optimizer.state}
         state = {
-            "model": {name: parameter.detach() for name, parameter in self._parameters.items()},
-            "optimizer": moments,
+            "model": {name: parameter.detach() for name, parameter in self._update.parameters.items()},
+            "optimizer": self._update.moments(),
             "rng": self._rng,
             "evaluation_due": self._evaluation_due,
         }
@@ -164,19 +149,10 @@ class FineTuneLoop:
     def _step(self) -> None:
         rows = self._next_rows()
         loss = self._accumulate(rows)
-        parameters = list(self._parameters.values())
-        limit = self._settings.clip_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(f"at position {self._position} the training loss is {loss:g}, its gradient's norm {norm:g}")
-        lr = self._settings.lr * self._schedule(self._position)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        seen = self._update.step(loss, self._position, self._position // self._settings.batch_size)
         self._position += len(rows)
         self._rng = checkpoint.capture_rng()
-        self._run.log(self._position, **{"train/loss": loss, "train/gradient_norm": norm, "train/lr": lr})
+        self._run.log(self._position, **seen)
         self._meter.enter("train")
 
     def _next_rows(self) -> np.ndarray[Any, Any]:
@@ -186,7 +162,7 @@ class FineTuneLoop:
             self._epoch, self._order = epoch, epoch_order(self._run.seed, epoch, num_rows)
         return rows_of_step(self._order, self._position, self._settings.batch_size)
 
-    def _accumulate(self, rows: np.ndarray[Any, Any]) -> float:
+    def _accumulate(self, rows: np.ndarray[Any, Any]) -> torch.Tensor:
         """Gradients of the step's mean loss, micro-batch by micro-batch; with half of it where memory is short."""
         while True:
             try:
@@ -195,15 +171,15 @@ class FineTuneLoop:
                 if not is_out_of_memory(error) or self._micro_batch == 1:
                     raise
             # After the handler, which keeps the failed step's tensors alive.
-            self._optimizer.zero_grad(set_to_none=True)
+            self._update.drop_gradients()
             self._micro_batch = free_memory(min(self._micro_batch, len(rows)))
             checkpoint.restore_rng(self._rng)
 
-    def _backward(self, rows: np.ndarray[Any, Any]) -> float:
+    def _backward(self, rows: np.ndarray[Any, Any]) -> torch.Tensor:
         train = self._work.rows.train
         batches = [train.batch(rows[i : i + self._micro_batch]) for i in range(0, len(rows), self._micro_batch)]
         num_targets = sum(batch.num_targets for batch in batches)
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64)
         for batch in batches:
             if self._run.should_stop():
                 self._interrupt("train")
@@ -246,26 +222,7 @@ class FineTuneLoop:
 
     def _interrupt(self, kind: Any) -> NoReturn:
         self._meter.enter(kind)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._update.drop_gradients()
         if self._position > self._saved_at:
             self._save()
         raise RunInterrupted
-
-
-def _adamw(
-    model: Any, parameters: Mapping[str, torch.nn.Parameter], settings: FineTuneHyperparameters
-) -> torch.optim.AdamW:
-    names: list[str] = get_parameter_names(model, [torch.nn.LayerNorm], _NO_DECAY)  # type: ignore[no-untyped-call]
-    decayed = set(names)
-    groups = [
-        {"params": [p for name, p in parameters.items() if name in decayed], "weight_decay": settings.weight_decay},
-        {"params": [p for name, p in parameters.items() if name not in decayed], "weight_decay": 0.0},
-    ]
-    betas = (settings.beta1, settings.beta2)
-    filled = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(filled, lr=settings.lr, betas=betas, eps=settings.epsilon, fused=True)
-
-
-def _schedule(name: str, settings: FineTuneHyperparameters, horizon: int) -> Schedule:
-    lengths = {"warmup": settings.warmup_fraction * horizon} | ({"horizon": horizon} if name == "linear" else {})
-    return SCHEDULES[name](**lengths)

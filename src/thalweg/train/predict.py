@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.budget import Cost
 from thalweg.train.hyperparameters import FineTuneHyperparameters
-from thalweg.train.loop import crosses_evaluation
+from thalweg.train.order import crosses_evaluation
 from thalweg.train.sizes import Sizes
 from thalweg.train.tokens import Rows
 
