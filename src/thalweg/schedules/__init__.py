@@ -19,7 +19,7 @@ from thalweg.schedules.polynomial import polynomial
 from thalweg.schedules.preset import Preset, preset, preset_names, presets, read_preset
 from thalweg.schedules.run_schedule import RUN_SCHEDULES, decay_start, for_run, run_schedule_names
 from thalweg.schedules.schedule import Schedule
-from thalweg.schedules.toml_text import from_toml, to_toml
+from thalweg.schedules.toml_text import from_toml, parse_toml, to_toml
 from thalweg.schedules.wsd import wsd
 
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
@@ -65,6 +65,7 @@ __all__ = [
     "linear",
     "lr_range",
     "multi_stage",
+    "parse_toml",
     "polynomial",
     "preset",
     "preset_names",

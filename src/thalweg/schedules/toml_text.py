@@ -161,6 +161,6 @@ def _schedule(value: Any, path: str) -> Any:
     kind = value.get("kind")
     if kind is None:
         raise ConfigError(f"{inside + 'kind'!r} is missing. Known: {', '.join(sorted(kinds))}")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"{inside}kind = {kind!r} is unknown. {nearest(str(kind), kinds)}")
     return build(kinds[kind], {key: entry for key, entry in value.items() if key != "kind"}, inside)
