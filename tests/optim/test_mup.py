@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from thalweg.errors import ConfigError
 from thalweg.optim.lr_scheduler import ScheduledLR
 from thalweg.optim.mup import MuP, apply_mup, as_granite, multipliers, mup_groups, restore_mup
+from thalweg.optim.weight_decay import adam
 from thalweg.schedules import linear
 
 TOKENS = torch.randint(30, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -185,6 +186,19 @@ def test_a_schedule_keeps_the_ratios() -> None:
     scheduler.step()
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     assert (rates["embedding"], rates["hidden"]) == pytest.approx((0.015, 0.00375))
+
+
+def test_the_three_forms_of_weight_decay_take_its_groups() -> None:
+    model = make()
+    apply_mup(model, MuP(base_width=16, base_head_dim=4))
+    decoupled = adam(mup_groups(model, lr=0.02, weight_decay=0.1), lr=1.0)
+    hidden = by_name(decoupled.param_groups)["hidden"]
+    assert (hidden["lr"], hidden["eps"], hidden["weight_decay"]) == (0.005, 2.5e-9, 0.4)
+    # Independent of the learning rate, a step takes 0.001 of the weights at every width.
+    groups = mup_groups(model, lr=0.02, weight_decay=0.001, scale_weight_decay=False)
+    for group in adam(groups, lr=1.0, weight_decay_kind="independent").param_groups:
+        if group["weight_decay"]:
+            assert group["lr"] * group["weight_decay"] == pytest.approx(0.001)
 
 
 def test_initialisation_by_choice() -> None:

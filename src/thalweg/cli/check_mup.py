@@ -140,6 +140,7 @@ def _residual_chart(verdict: Verdict) -> Chart:
 
 def _charts(verdict: Verdict) -> list[Chart]:
     """Both parametrisations: the change of every module over width, then its size."""
+    from thalweg.optim.coordinate_check import MODULES
     from thalweg.report.chart import COLOURS, Chart, Line
 
     widths, steps = sorted(verdict.check.widths), verdict.check.steps
@@ -147,9 +148,18 @@ def _charts(verdict: Verdict) -> list[Chart]:
     for what in ("change", "size"):
         for name, measured in (("standard", verdict.standard), ("muP", verdict.mup)):
             values = measured.change if what == "change" else measured.size
-            # A line at 0 has no place on a logarithmic axis.
-            rows = [(module, _by_width(measured, rows[-1])) for module, rows in values.items() if min(rows[-1]) > 0]
-            lines = [Line(name=row[0], x=widths, y=row[1], dash=i >= len(COLOURS)) for i, row in enumerate(rows)]
+            # A line at 0 has no place on a logarithmic axis; a module looks the same in all charts.
+            lines = [
+                Line(
+                    name=module,
+                    x=widths,
+                    y=_by_width(measured, values[module][-1]),
+                    colour=COLOURS[i % len(COLOURS)],
+                    dash=i >= len(COLOURS),
+                )
+                for i, module in enumerate(MODULES)
+                if module in values and min(values[module][-1]) > 0
+            ]
             title = f"{what.capitalize()} of activations after {steps} steps, {name} parametrisation"
             y_label = "mean |change|" if what == "change" else "mean |activation|"
             charts.append(Chart(title=title, x_label="width", y_label=y_label, lines=lines, log_x=True, log_y=True))
