@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thalweg.cli.arguments import DEFAULT, JsonOption, StoreOption, open_store, print_json
+from thalweg.cli.arguments import DEFAULT, JsonOption, StoreOption, complete_runs, open_store, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from thalweg.report.curve_report import RunReport
     from thalweg.track.store import Store
 
-RunsArgument = Annotated[list[str], typer.Argument(help="Runs, such as imdb-7.", metavar="RUN...")]
+RunsArgument = Annotated[
+    list[str], typer.Argument(help="Runs, such as imdb-7.", metavar="RUN...", autocompletion=complete_runs)
+]
 OutOption = Annotated[Path | None, typer.Option(help="Write a picture: .png, .svg or .html.")]
 
 

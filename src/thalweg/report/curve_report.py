@@ -28,8 +28,11 @@ DEFAULT_CLIP: Mapping[str, float] = {"finetune": 1.0, "pretrain": 1.0}
 NUM_POINTS = 1000
 """Points of a line in a chart."""
 
-SPAN = 50.0
-"""The smoothed curve reaches over this part of the whole: a fiftieth."""
+SPAN = 100.0
+"""The smoothed curve reaches over this part of the whole: a hundredth."""
+
+APART = 0.03
+"""Marks closer than this share of the axis become one, as their labels would overlap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,8 @@ def curve_charts(reports: Sequence[RunReport]) -> list[Chart]:
     The training loss is drawn smoothed, and pale as it was logged; validation is dashed. Findings and forks are marked.
     """
     several = len(reports) > 1
-    marks = [mark for report in reports for mark in _marks(report, several)]
+    forks = [mark for report in reports for mark in _fork_marks(report)]
+    marks = [*forks, *(mark for report in reports for mark in _finding_marks(report, several))]
     losses, rates, norms = [], [], []
     for report, colour in _coloured(reports):
         prefix = f"{report.run} " if several else ""
@@ -89,7 +93,8 @@ def curve_charts(reports: Sequence[RunReport]) -> list[Chart]:
     losses.sort(key=lambda entry: bool(entry.name))
     norms.sort(key=lambda entry: bool(entry.name))
     label = f"position ({reports[0].curves.unit})" if reports else "position"
-    forks = [mark for mark in marks if mark.text.startswith(_FORK)]
+    axis = _axis(reports)
+    marks, forks = _joined(marks, axis), _joined(forks, axis)
     over = "Gradient norm, before clipping"
     positive = all(value > 0 for entry in norms for value in entry.y)
     charts = [
@@ -190,16 +195,32 @@ def _pale(colour: str) -> str:
     return "#" + "".join(f"{(part + 2 * 255) // 3:02x}" for part in parts)
 
 
-_FORK = "fork "
+def _fork_marks(report: RunReport) -> list[Mark]:
+    pairs = zip(report.lineage[1:], report.curves.forks, strict=True)
+    return [Mark(position=position, text=f"fork {child}") for child, position in pairs]
 
 
-def _marks(report: RunReport, several: bool) -> list[Mark]:
+def _finding_marks(report: RunReport, several: bool) -> list[Mark]:
     prefix = f"{report.run}: " if several else ""
-    forks = [
-        Mark(position=position, text=f"{_FORK}{child}")
-        for child, position in zip(report.lineage[1:], report.curves.forks, strict=True)
-    ]
-    return forks + [Mark(position=f.position, text=f"{prefix}{f.kind}") for f in report.findings]
+    return [Mark(position=finding.position, text=f"{prefix}{finding.kind}") for finding in report.findings]
+
+
+def _axis(reports: Sequence[RunReport]) -> float:
+    """The length of the drawn axis."""
+    drawn = [curve.positions for report in reports if (curve := report.curves.training) is not None and len(curve)]
+    return float(max(p[-1] for p in drawn) - min(p[0] for p in drawn)) if drawn else 0.0
+
+
+def _joined(marks: Sequence[Mark], axis: float) -> list[Mark]:
+    """Marks by position; those that lie close together become one, with each text once."""
+    joined: list[Mark] = []
+    for mark in sorted(marks, key=lambda mark: mark.position):
+        if joined and mark.position - joined[-1].position <= APART * axis:
+            before = joined.pop()
+            texts = dict.fromkeys([*before.text.split(", "), mark.text])
+            mark = Mark(position=before.position, text=", ".join(texts))
+        joined.append(mark)
+    return joined
 
 
 def _title(reports: Sequence[RunReport], what: str) -> str:

@@ -263,7 +263,7 @@ def _of_decay(curves: RunCurves) -> Iterator[Finding]:
         kind="decay",
         position=decay.start,
         severity="note" if change > 0 else "warning",
-        text=f"In the decay of the learning rate from {_at(decay.start, curves)} on, to {decay.rate_after:.2g} of its"
+        text=f"In the decay of the learning rate from {_at(decay.start, curves)} on, to {decay.rate_after:.0%} of its"
         f" peak, the training loss goes from {_number(decay.loss_before)} to {_number(decay.loss_after)}:"
         f" the decay {worked}.",
     )
