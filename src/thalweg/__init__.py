@@ -17,19 +17,25 @@ if TYPE_CHECKING:
     from thalweg.space import Space, choice, integer, linear, log
     from thalweg.study import Result, Study, tune
     from thalweg.track.store import Store
+    from thalweg.train.corpus import Corpus
     from thalweg.train.data import Data
     from thalweg.train.finetune import FineTune
     from thalweg.train.function import FunctionRun, FunctionTrainer
+    from thalweg.train.llama import ModelShape
+    from thalweg.train.pretrain import Pretrain
 
 # Loaded when first used, so that `import thalweg` costs no torch, no pandas, no database.
 _HOMES = {
     "Budget": "thalweg.budget",
     "CheckpointError": "thalweg.errors",
     "ConfigError": "thalweg.errors",
+    "Corpus": "thalweg.train.corpus",
     "Data": "thalweg.train.data",
     "FineTune": "thalweg.train.finetune",
     "FunctionRun": "thalweg.train.function",
     "FunctionTrainer": "thalweg.train.function",
+    "ModelShape": "thalweg.train.llama",
+    "Pretrain": "thalweg.train.pretrain",
     "Result": "thalweg.study",
     "RunInterrupted": "thalweg.errors",
     "Space": "thalweg.space",
@@ -46,7 +52,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
-    "tune", "FineTune", "Data", "FunctionTrainer", "FunctionRun", "Study", "Result",
+    "tune", "FineTune", "Data", "Pretrain", "ModelShape", "Corpus", "FunctionTrainer", "FunctionRun", "Study", "Result",
     "Space", "log", "linear", "integer", "choice", "Budget", "Store",
     "ThalwegError", "ConfigError", "StoreError", "CheckpointError", "StudyFailed", "RunInterrupted",
 ]  # fmt: skip

@@ -117,7 +117,7 @@ class Loop:
         free = self.executor.free_slots - len(waiting)
         actions = self._decide(free, left) if free > 0 else []
         for action in actions:
-            self._apply(action)
+            self.apply(action)
         self._dispatch()
         if not self._running and not actions:
             return False
@@ -149,7 +149,7 @@ class Loop:
                 left = reduced(left, now)
         return fitting
 
-    def _apply(self, action: Action) -> None:
+    def apply(self, action: Action) -> None:
         """Enter an action into the tree. A run that has to be trained then waits for a worker."""
         match action:
             case Start(hyperparameters, until, origin):
@@ -197,7 +197,7 @@ class Loop:
         """What people asked for from another process joins here, through the same actions."""
         for request in self.store.pending_requests(self.study.name):
             try:
-                self._apply(request.action)
+                self.apply(request.action)
                 outcome = "done"
             except (ConfigError, StoreError, KeyError) as error:
                 outcome = f"refused: {error}"
@@ -271,8 +271,8 @@ class Loop:
             )
 
     def _let_checkpoints_go(self) -> None:
-        """Finished runs that are neither the best nor the baseline need no checkpoint, but where a fork begins and where
-        they can be extended."""
+        """Finished runs that are neither the best nor the baseline need no checkpoint, but where a fork begins and
+        where they can be extended."""
         if self.study.keep_checkpoints == "all":
             return
         best = self.tree.best(self.study.metric)

@@ -15,7 +15,6 @@ from rich.console import Console
 from thalweg.budget import Budget, Cost, Ledger
 from thalweg.errors import ConfigError, nearest
 from thalweg.execute.local import LocalExecutor
-from thalweg.extension import branch_of
 from thalweg.loop import Loop
 from thalweg.plan import forecast
 from thalweg.report.plan import Plan, plan_table
@@ -96,7 +95,12 @@ class Study:
 
     def branch(self, hyperparameters: Hyperparameters, budget: int) -> Branch | None:
         """How a run with these hyperparameters is evaluated at a smaller budget; see `Problem.branch`."""
-        return branch_of(self.trainer, hyperparameters, budget)
+        trainer = self.trainer
+        if trainer.stable_end(hyperparameters) is None:
+            return None
+        changes = trainer.extended(hyperparameters, budget)
+        at = trainer.stable_end({**hyperparameters, **changes})
+        return None if at is None or at >= budget else Branch(at, changes)
 
     def config(self) -> dict[str, Any]:
         """All that makes the study what it is, as JSON values."""
@@ -121,6 +125,8 @@ class Result:
 
     view: StudyView
     store: Path | str
+    study: Study
+    """What was run."""
 
     @property
     def tree(self) -> Tree:
@@ -154,6 +160,26 @@ class Result:
         if self.best is None:
             raise ConfigError(f"study {self.view.name!r} has no finished run: give it a larger budget")
         return self.best.reports[-1].metrics[self.view.metric.name]
+
+    def extend(self, run: str, *, to: int, changes: Hyperparameters | None = None, progress: bool = True) -> Result:
+        """Extend a run to a larger horizon, from the end of its stable phase; see `thalweg.extension`.
+
+        Args:
+            run: its id.
+            to: the new horizon, a position in the trainer's unit.
+            changes: further hyperparameters to change.
+            progress: show a live display.
+        Returns:
+            The study with the new run, a fork of the old one.
+        Raises: see `thalweg.extension`.
+        """
+        from thalweg.extension import carry_out, extension
+
+        with Store.open(self.store) as store:
+            fork = extension(self.study.trainer, store, store.read_run(run), to, changes)
+        carry_out(fork, self.study, self.store, quiet=not progress)
+        with Store.open(self.store, read_only=True) as store:
+            return Result(read_view(store, self.study.name), self.store, self.study)
 
     def report(self, path: str | Path = "report.html") -> Path:
         """Write the report, one self-contained page."""
@@ -251,7 +277,7 @@ def run_study(study: Study, location: str | Path, *, console: Console | None = N
         store = undo.enter_context(Store.open(location))
         enter(study, store)
         session = undo.enter_context(store.open_session(study.name))
-        executor = _start_workers(study, location)
+        executor = start_workers(study, location)
         undo.callback(lambda: executor.close(grace_seconds=1.0))
         watch = Progress(study.name, study.metric, study.trainer.unit, study.budget, console=console, quiet=quiet)
         loop = Loop(study, strategy, store, session, executor, watch)
@@ -263,7 +289,7 @@ def run_study(study: Study, location: str | Path, *, console: Console | None = N
             console.print(plan_table(plan))
         with watch:
             loop.run()
-        return Result(read_view(store, study.name), location)
+        return Result(read_view(store, study.name), location, study)
 
 
 def enter(study: Study, store: Store) -> None:
@@ -318,7 +344,8 @@ def make_plan(study: Study, strategy: Strategy, loop: Loop, location: str | Path
     )
 
 
-def _start_workers(study: Study, location: str | Path) -> LocalExecutor:
+def start_workers(study: Study, location: str | Path) -> LocalExecutor:
+    """The worker processes, which load what runs share."""
     folder = checkpoint_folder(location)
     work = StudyWorker(
         study.trainer, study.metric.name, str(location), folder, study.checkpoint_seconds, study.keep_checkpoints

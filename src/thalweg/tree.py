@@ -131,6 +131,7 @@ _GOALS: dict[str, Literal["max", "min"]] = {
     "loss": "min",
     "eval_loss": "min",
     "perplexity": "min",
+    "bits_per_byte": "min",
     "error": "min",
 }
 

@@ -92,9 +92,3 @@ def test_a_cyclic_schedule_is_extended_by_another_cycle_from_the_decayed_end() -
     assert after(1900) == 1.0
     assert after(1950) == pytest.approx(0.5)
     assert after(2000) == 0.0
-
-
-def test_what_has_decayed_everywhere_cannot_be_extended() -> None:
-    given = {"tokens": 1000, "schedule": "cosine"}
-    with pytest.raises(ConfigError, match=r"schedule = 'cosine' has no phase .* wsd, constant and the cyclic ones"):
-        PretrainHyperparameters.parse(given).extended(given, 1000, 2000)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from thalweg.errors import ConfigError, StoreError, ThalwegError
 def main() -> None:
     """The `thalweg` command.
 
-    Exit codes: 0 done, 1 a study failed, 2 an input that cannot work, 130 interrupted.
+    Exit codes: 0 done, 1 a study or a check failed, 2 an input that cannot work, 130 interrupted.
     """
     from thalweg.cli.app import app
 

@@ -34,10 +34,13 @@ def _runs(store: Store) -> list[str]:
     return [run.id for record in store.studies() for run in store.read_tree(record.name)]
 
 
+complete_runs = _complete(_runs)
+"""What the shell offers for a run's name."""
+
 DEFAULT = ".thalweg/store.db"
 StoreOption = Annotated[str, typer.Option("--store", help="The store: a file, or a database URL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-RunArgument = Annotated[str, typer.Argument(help="A run, such as imdb-7.", autocompletion=_complete(_runs))]
+RunArgument = Annotated[str, typer.Argument(help="A run, such as imdb-7.", autocompletion=complete_runs)]
 StudyArgument = Annotated[str, typer.Argument(help="A study's name.", autocompletion=_complete(_studies))]
 
 

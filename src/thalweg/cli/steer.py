@@ -1,7 +1,8 @@
-"""`thalweg stop` and `thalweg fork`: what a person wants joins the study through the same actions as the strategy's."""
+"""`thalweg stop`, `fork` and `extend`: what a person wants joins a study through the same actions as its strategy's."""
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,54 @@ def fork(
             raise ConfigError(f"--until {until} must lie beyond the fork point, {at}")
         # Longer than any horizon means: to the child's own horizon, which its hyperparameters decide.
         _request(opened, store, Fork(run, at, changes, until if until is not None else 2**62), json)
+
+
+def extend(
+    run: RunArgument,
+    to: Annotated[int, typer.Option(help="The new horizon: a position in tokens, samples or steps.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A changed hyperparameter; repeat for more.")] = None,
+    store: StoreOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Extend a run to a larger budget without repeating what it has trained at its peak learning rate.
+
+    A run with schedule wsd or constant goes on from the checkpoint before its decay; one with a cyclic schedule from
+    its end. The new run is a fork of the old one. It is trained now, beyond the study's budget.
+
+    Example: thalweg extend pretrain-7 --to 2000000
+    """
+    from rich.console import Console
+
+    from thalweg.cli import study_file
+    from thalweg.extension import carry_out, extension
+    from thalweg.report.run_table import run_details
+    from thalweg.report.view import read_view
+
+    with open_store(store, read_only=False) as opened:
+        parent = opened.read_run(run)
+        name = opened.run_study(run)
+        config = opened.study(name).config
+        study = study_file.from_config(config, name)
+        action = extension(study.trainer, opened, parent, to, _changes(set_ or [], list(config["space"])))
+        if opened.live_session(name) is not None:
+            _request(opened, store, action, json)
+            return
+    if not json:
+        unit = study.trainer.unit
+        print(f"{run} reached {parent.position:,} {unit}; a fork of it goes on from {action.at:,} to {to:,}")
+    try:
+        made = carry_out(action, study, store, quiet=json)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; thalweg resume {name} goes on where it stopped", err=True)
+        raise typer.Exit(130) from None
+    with open_store(store) as opened:
+        view = read_view(opened, name)
+        if json:
+            print_json({"runs": [dataclasses.asdict(child) for child in made]})
+            return
+        for child in made:
+            records = [(record.position, record.num_bytes) for record in opened.checkpoints(child.id)]
+            Console().print(run_details(view, child.id, records))
 
 
 def _request(store: Store, location: str, action: Action, json: bool) -> None:

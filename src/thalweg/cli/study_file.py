@@ -159,19 +159,36 @@ def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str
 def _finetune(table: Mapping[str, Any], folder: Path) -> Trainer:
     from thalweg.train.finetune import FineTune
 
+    return _validated(FineTune, _resolved(table, folder, ("model",)), folder, ("train", "validation", "test"))
+
+
+def _pretrain(table: Mapping[str, Any], folder: Path) -> Trainer:
+    from thalweg.train.pretrain import Pretrain
+
+    return _validated(Pretrain, table, folder, ("train", "validation", "test", "tokenizer"))
+
+
+def _validated(kind: Any, table: Mapping[str, Any], folder: Path, sources: tuple[str, ...]) -> Trainer:
+    """A trainer that is a pydantic model; the sources in its table `data` may begin at the folder."""
     options = {key: value for key, value in table.items() if key != "kind"}
     if isinstance(options.get("data"), dict):
-        options["data"] = _resolved(options["data"], folder, ("train", "validation", "test"))
+        options["data"] = _resolved(options["data"], folder, sources)
     try:
-        return FineTune.model_validate(_resolved(options, folder, ("model",)))
+        made: Trainer = kind.model_validate(options)
     except ValidationError as error:
-        raise explain(error, FineTune, "trainer") from None
+        raise explain(error, kind, "trainer") from None
+    return made
 
 
 def _resolved(table: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """Paths that begin at the study file's folder, made whole; hub ids and the like stay as they are."""
-    found = {key: value for key, value in table.items() if key in keys and isinstance(value, str)}
-    return {**table, **{key: str(folder / value) for key, value in found.items() if (folder / value).exists()}}
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(entry) for entry in value]
+        return str(folder / value) if isinstance(value, str) and (folder / value).exists() else value
+
+    return {key: whole(value) if key in keys else value for key, value in table.items()}
 
 
 def _function(table: Mapping[str, Any], folder: Path) -> Trainer:
@@ -202,7 +219,11 @@ def _function(table: Mapping[str, Any], folder: Path) -> Trainer:
     return FunctionTrainer(getattr(module, options.function), horizon=options.horizon, unit=options.unit)
 
 
-_TRAINERS: dict[str, Callable[[Mapping[str, Any], Path], Trainer]] = {"finetune": _finetune, "function": _function}
+_TRAINERS: dict[str, Callable[[Mapping[str, Any], Path], Trainer]] = {
+    "finetune": _finetune,
+    "pretrain": _pretrain,
+    "function": _function,
+}
 
 
 def _trainer(table: Mapping[str, Any], folder: Path) -> Trainer:

@@ -139,20 +139,13 @@ class Optimization:
             hyperparameters: what these settings were parsed from.
             horizon: the run's horizon until now.
             value: the new one's, of the hyperparameter `horizon_name`.
-        Raises:
-            ConfigError: the schedule has no place to go on from.
         """
         changes = {self.spelled(hyperparameters, self.horizon_name): value}
-        if 0 < self.warmup < 1:  # a share of another horizon would be another warm-up
-            length = self.warmup * horizon
-            changes[self.spelled(hyperparameters, "warmup")] = length if length >= 1 else 0.0
+        if 0 < self.warmup < 1:
+            # A share of another horizon would be another warm-up; less than 1 would be read as a share again.
+            changes[self.spelled(hyperparameters, "warmup")] = max(1.0, self.warmup * horizon)
         if self.schedule.startswith("cyclic"):
             return {**changes, "cycle_start": horizon, "num_cycles": 1}
-        if self.decay_start(horizon) is None:
-            raise ConfigError(
-                f"schedule = {self.schedule!r} has no phase in which the learning rate is held, from which a run could"
-                " be extended; wsd, constant and the cyclic ones can be"
-            )
         return changes
 
     def _lengths(self, horizon: float) -> dict[str, Any]:

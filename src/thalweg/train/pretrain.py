@@ -180,12 +180,7 @@ class Pretrain(BaseModel):
     def extended(self, hyperparameters: Hyperparameters, horizon: int) -> Hyperparameters:
         """`tokens`, and a warm-up that is a share of the old horizon as so many tokens."""
         settings = PretrainHyperparameters.parse(hyperparameters)
-        changes = {PretrainHyperparameters.spelled(hyperparameters, "tokens"): horizon}
-        if 0 < settings.warmup < 1:
-            # At least one, as less would be read as a share again.
-            name = PretrainHyperparameters.spelled(hyperparameters, "warmup")
-            return changes | {name: max(1.0, settings.warmup * settings.tokens)}
-        return changes
+        return settings.extended(hyperparameters, settings.tokens, horizon)
 
     def setup(self) -> None:
         """Map the tokens, and make ready what runs share in this process."""
