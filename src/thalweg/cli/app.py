@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from thalweg.cli import check_mup, curves, look, lr_range, schedule, steer, tune
+from thalweg.cli import check_mup, curves, landscape, look, lr_range, schedule, steer, tune
 
 app = typer.Typer(
     name="thalweg",
@@ -42,6 +42,7 @@ app.command("show")(look.show)
 app.command("report")(look.report)
 app.command("curves")(curves.curves)
 app.command("lr-range")(lr_range.lr_range)
+app.command("landscape")(landscape.landscape)
 app.command("check-mup")(check_mup.check_mup)
 app.add_typer(schedule.app, name="schedule")
 app.command("stop")(steer.stop)
