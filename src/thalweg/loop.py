@@ -88,7 +88,7 @@ class Loop:
             self._take_requests()
             while self._step():
                 pass
-            if not self.interrupted:
+            if not self.interrupted and self.study.hold_back:
                 self._test()
             if self.interrupted:
                 self._stop_all()

@@ -54,6 +54,8 @@ class Study:
     """Time between the checkpoints of a run while it trains."""
     keep_checkpoints: Literal["needed", "all"] = "needed"
     """`needed`: the two newest of runs that may go on, of the best run and of the baseline, and where forks begin."""
+    hold_back: bool = True
+    """Whether the best run and the baseline are evaluated on the test split at the end."""
     file: Mapping[str, Any] | None = None
     """The study file that it was read from, so that `thalweg resume` can."""
 

@@ -156,7 +156,7 @@ def test_forks_and_stops_made_by_hand_join_the_tree(thalweg: Command) -> None:
         ("show study-9", "unknown run 'study-9'. Did you mean"),
         ("runs stduy", "unknown study 'stduy'. Did you mean 'study'"),
         ("fork study-0 --at 5", "no checkpoint at position 5: it has them at"),
-        ("fork study-0 --set y=1", "unknown hyperparameter 'y'"),
+        ("fork study-0 --set y=1", "unknown name 'y'"),
         ("fork study-0 --set x", "must be NAME=VALUE"),
         ("fork study-0 --at 6 --until 6", "--until 6 must lie beyond the fork point, 6"),
         ("resume study --budget '3 parsecs'", "unknown unit 'parsecs'"),

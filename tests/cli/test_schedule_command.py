@@ -125,10 +125,10 @@ def test_a_file_like_a_presets(schedule: Command, tmp_path: Path) -> None:
         (["wsd", "--horizon", "0"], "horizon = 0"),
         (["bloom-176b", "--horizon", "nan"], "horizon = nan"),
         (["wsd", "--set", "decay"], "'decay' must be NAME=VALUE"),
-        (["wsd", "--set", "decy=0.1"], "unknown setting 'decy'. Did you mean 'decay'"),
+        (["wsd", "--set", "decy=0.1"], "unknown name 'decy'. Did you mean 'decay'"),
         (["wsd", "--set", "decay_form=sqrt"], "Did you mean '1-sqrt'"),
         (["wsd", "--set", "decay=long"], "decay = long must be a finite number"),
-        (["wsd", "--set", "horizon=10"], "unknown setting 'horizon'"),
+        (["wsd", "--set", "horizon=10"], "unknown name 'horizon'"),
         (["wsd", "--out", "picture.gif"], "picture.gif"),
     ],
 )

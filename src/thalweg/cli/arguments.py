@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,30 @@ def open_store(location: str, *, read_only: bool = True) -> Store:
             f"store {location!r} does not exist: 'thalweg tune FILE' makes it, or name another with --store"
         )
     return Store.open(location, read_only=read_only)
+
+
+def parse_settings(settings: Sequence[str], known: Collection[str] | None = None) -> dict[str, Any]:
+    """`--set NAME=VALUE` options: values as TOML has them, anything else is a string.
+
+    Args:
+        known: names that may be set; None is any.
+    Raises:
+        ConfigError: no `=`, or an unknown name.
+    """
+    from thalweg.errors import ConfigError, nearest
+
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {setting!r} must be NAME=VALUE, such as lr=1e-5")
+        if known is not None and name not in known:
+            raise ConfigError(f"--set: unknown name {name!r}. {nearest(name, known)}")
+        try:
+            values[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[name] = text
+    return values
 
 
 def print_json(value: Any) -> None:

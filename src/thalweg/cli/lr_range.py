@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thalweg.cli.arguments import JsonOption, print_json
+from thalweg.cli.arguments import JsonOption, parse_settings, print_json
 from thalweg.errors import ConfigError, ThalwegError
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def lr_range(
 
     with Console(quiet=json).status("reading the study and its data ..."):
         study, location = study_file.read(file)
-        test = range_study(study, location, low=low, high=high, length=length, settings=_settings(set_ or []))
+        test = range_study(study, location, low=low, high=high, length=length, settings=parse_settings(set_ or []))
     try:
         result = run_study(test, location, quiet=json)
     except KeyboardInterrupt:
@@ -92,6 +91,7 @@ def range_study(
         strategy={"name": "random"},
         baseline=None,
         workers=1,
+        hold_back=False,
         file=None,
     )
 
@@ -164,19 +164,6 @@ def _free_name(name: str, location: str) -> str:
     with Store.open(location) as store:
         taken = {record.name for record in store.studies()}
     return next(free for k in range(1, len(taken) + 2) if (free := f"{name}-lr-range-{k}") not in taken)
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for setting in given:
-        name, equals, text = setting.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {setting!r} must be NAME=VALUE, such as batch_size=16")
-        try:
-            values[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[name] = text
-    return values
 
 
 def _as_dict(found: LRRange, out: Path | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thalweg.cli.arguments import JsonOption, print_json
+from thalweg.cli.arguments import JsonOption, parse_settings, print_json
 from thalweg.errors import ConfigError, nearest
 from thalweg.schedules import (
     RUN_SCHEDULES,
@@ -193,19 +193,9 @@ def _checked(horizon: float) -> float:
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:
     """`--set` options, by `for_run`'s own names."""
-    known = [name for name in inspect.signature(for_run).parameters if name not in ("name", "horizon")]
-    settings: dict[str, Any] = {}
-    for setting in given:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting!r} must be NAME=VALUE, such as warmup=0.1")
-        if name not in known:
-            raise ConfigError(f"--set: unknown setting {name!r}. {nearest(name, known)}")
-        try:
-            settings[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            settings[name] = text
-    return settings
+    return parse_settings(
+        given, [name for name in inspect.signature(for_run).parameters if name not in ("name", "horizon")]
+    )
 
 
 def _chart(shown: Sequence[_Shown]) -> Chart:

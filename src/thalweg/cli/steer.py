@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thalweg.cli.arguments import DEFAULT, JsonOption, RunArgument, StoreOption, open_store, print_json
-from thalweg.errors import ConfigError, nearest
+from thalweg.cli.arguments import DEFAULT, JsonOption, RunArgument, StoreOption, open_store, parse_settings, print_json
+from thalweg.errors import ConfigError
 
 if TYPE_CHECKING:
     from thalweg.track.store import Store
@@ -48,7 +47,7 @@ def fork(
     with open_store(store, read_only=False) as opened:
         parent = opened.read_run(run)
         config = opened.study(opened.run_study(run)).config
-        changes = _changes(set_ or [], list(config["space"]))
+        changes = parse_settings(set_ or [], config["space"])
         if at is None:
             records = opened.checkpoints(run)
             at = records[-1].position if records else parent.fork_position
@@ -85,7 +84,7 @@ def extend(
         name = opened.run_study(run)
         config = opened.study(name).config
         study = study_file.from_config(config, name)
-        action = extension(study.trainer, opened, parent, to, _changes(set_ or [], list(config["space"])))
+        action = extension(study.trainer, opened, parent, to, parse_settings(set_ or [], config["space"]))
         if opened.live_session(name) is not None:
             _request(opened, store, action, json)
             return
@@ -119,18 +118,3 @@ def _request(store: Store, location: str, action: Action, json: bool) -> None:
     else:
         where = "" if location == DEFAULT else f" --store {location}"
         print(f"noted; study {study!r} is not running now: thalweg resume {study}{where} carries it out")
-
-
-def _changes(settings: list[str], names: list[str]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting!r} must be NAME=VALUE, such as lr=1e-5")
-        if name not in names:
-            raise ConfigError(f"--set: unknown hyperparameter {name!r}. {nearest(name, names)}")
-        try:
-            changes[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            changes[name] = text
-    return changes

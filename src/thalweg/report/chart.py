@@ -18,6 +18,8 @@ from thalweg.report.palette import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMI
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY)
 _INCHES = (9.0, 4.2)
+_MAX_INSIDE = 6
+"""Curves whose legend has room within the axes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +132,11 @@ def _draw(chart: Chart, axes: Any) -> None:
         axes.text(*where, _plain(mark.text), transform=axes.get_xaxis_transform(), **label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if any(line.name for line in chart.lines):
-        axes.legend(frameon=False, fontsize=9)
+    num_named = sum(bool(line.name) for line in chart.lines)
+    if num_named:
+        # Beside the curves where it would cover them.
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if num_named > _MAX_INSIDE else {}
+        axes.legend(frameon=False, fontsize=9, **beside)
 
 
 def _plain(text: str) -> str:

@@ -13,6 +13,7 @@ import plotly.io
 from plotly.offline import get_plotlyjs
 
 from thalweg.budget import SPEND_KINDS, Cost
+from thalweg.report.curve_report import curve_findings
 from thalweg.report.curves import Curves, read_curves
 from thalweg.report.figures import Panel, all_panels
 from thalweg.report.findings import changed, verdict
@@ -30,6 +31,7 @@ from thalweg.report.wording import (
     result,
     score,
 )
+from thalweg.scaling.curves import Finding
 from thalweg.trainer import Estimate
 from thalweg.tree import Run
 
@@ -51,15 +53,16 @@ def write_report(store: Store, study: str, path: str | Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        partial.write_text(render(view, read_curves(store, view)), encoding="utf-8")
+        findings = curve_findings(store, view.best.id) if view.best else []
+        partial.write_text(render(view, read_curves(store, view), findings), encoding="utf-8")
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     return target
 
 
-def render(view: StudyView, curves: Curves) -> str:
-    """The whole page as text."""
+def render(view: StudyView, curves: Curves, findings: Sequence[Finding] = ()) -> str:
+    """The whole page as text; the findings are those in the best run's curves."""
     panels = all_panels(view, curves)
     body = [
         f"<header><p class='kind'>Thalweg study</p><h1>{_text(view.name)}</h1>",
@@ -67,6 +70,7 @@ def render(view: StudyView, curves: Curves) -> str:
         f"<p>{_text(searched_text(view))} {_text(statuses_text(view))}</p></header>",
         _section("Best and baseline", _comparison(view)) if view.best else "",
         *(_panel(panel) for panel in panels),
+        _section("What the best run's curves say", _findings(findings)) if findings else "",
         _section("What it cost", _costs(view)),
         _section("Runs", _runs(view)) if len(view.tree) else "",
         _section("Configuration", _configuration(view)),
@@ -86,6 +90,10 @@ def render(view: StudyView, curves: Curves) -> str:
             "</body></html>\n",
         ]
     )
+
+
+def _findings(findings: Sequence[Finding]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(finding.text)}</li>' for finding in findings)}</ul>"
 
 
 def _figures(panels: Sequence[Panel]) -> str:
