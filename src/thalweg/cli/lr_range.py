@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.1
 """Length of the test as a share of a whole run, where none is given."""
+MIN_STEPS = 100
+"""Least length, where none is given."""
 
 
 def lr_range(
@@ -26,7 +28,7 @@ def lr_range(
     low: Annotated[float, typer.Option("--from", help="The learning rate at the start.")] = 1e-7,
     high: Annotated[float, typer.Option("--to", help="The learning rate at the end.")] = 1.0,
     length: Annotated[
-        int | None, typer.Option(help="Length, in the trainer's unit; by default a tenth of a run's.")
+        int | None, typer.Option(help="Length, in the trainer's unit; by default a tenth of a run, at least 100 steps.")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter's value; repeat for more.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write a picture: .png, .svg or .html.")] = None,
@@ -150,12 +152,32 @@ def _without(hyperparameters: Hyperparameters, *names: str) -> dict[str, Value]:
 def _length(trainer: Trainer, hyperparameters: Hyperparameters, length: int | None) -> dict[str, Value]:
     """The changes that give the test its length; none where a run's own is all that the trainer can have."""
     try:
-        wanted = length if length is not None else max(1, round(SHARE * trainer.horizon(hyperparameters)))
+        wanted = length if length is not None else _default_length(trainer, hyperparameters)
         return dict(trainer.extended(hyperparameters, wanted))
     except ConfigError:
         if length is None or length == trainer.horizon(hyperparameters):
             return {}
         raise
+
+
+def _default_length(trainer: Trainer, hyperparameters: Hyperparameters) -> int:
+    horizon = trainer.horizon(hyperparameters)
+    return max(1, round(SHARE * horizon), MIN_STEPS * _step_length(trainer, hyperparameters, horizon))
+
+
+def _step_length(trainer: Trainer, hyperparameters: Hyperparameters, horizon: int) -> int:
+    """Positions in a step, found from where the predicted cost rises by a second step; 1 where it tells nothing."""
+
+    def work(until: int) -> float:
+        return trainer.cost(hyperparameters, 0, until).tokens
+
+    one_step, low, high = work(1), 1, horizon
+    if work(high) <= one_step:
+        return 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if work(middle) <= one_step else (low, middle)
+    return low
 
 
 def _free_name(name: str, location: str) -> str:

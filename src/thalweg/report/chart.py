@@ -18,6 +18,8 @@ from thalweg.report.palette import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMI
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, GREY)
 _INCHES = (9.0, 4.2)
+_LARGE = 10_000
+"""From here on positions are written as 10k, 2M."""
 _MAX_INSIDE = 6
 """Curves whose legend has room within the axes."""
 
@@ -115,16 +117,20 @@ def _write_picture(charts: Sequence[Chart], path: Path) -> None:
 
 
 def _draw(chart: Chart, axes: Any) -> None:
+    from matplotlib.ticker import EngFormatter
+
     for i, line in enumerate(chart.lines):
         style, name = "--" if line.dash else "-", _plain(line.name) or None
         axes.plot(line.x, line.y, style, color=_colour(line, i), label=name, linewidth=1.5)
     axes.set_title(_plain(chart.title), fontsize=11, loc="left")
     axes.set_xlabel(_plain(chart.x_label))
     axes.set_ylabel(_plain(chart.y_label))
-    if chart.log_x:
-        axes.set_xscale("log")
     if chart.log_y:
         axes.set_yscale("log")
+    if chart.log_x:
+        axes.set_xscale("log")
+    elif max((abs(x) for line in chart.lines for x in line.x), default=0) >= _LARGE:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     for mark in chart.marks:
         axes.axvline(mark.position, color=GREY, linestyle=":", linewidth=1)
         where = (mark.position, 0.98)
