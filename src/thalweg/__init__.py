@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from thalweg.train.data import Data
     from thalweg.train.finetune import FineTune
     from thalweg.train.function import FunctionRun, FunctionTrainer
+    from thalweg.train.hf_trainer import HFTrainer
     from thalweg.train.llama import ModelShape
     from thalweg.train.pretrain import Pretrain
 
@@ -34,6 +35,7 @@ _HOMES = {
     "FineTune": "thalweg.train.finetune",
     "FunctionRun": "thalweg.train.function",
     "FunctionTrainer": "thalweg.train.function",
+    "HFTrainer": "thalweg.train.hf_trainer",
     "ModelShape": "thalweg.train.llama",
     "Pretrain": "thalweg.train.pretrain",
     "Result": "thalweg.study",
@@ -52,7 +54,8 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
-    "tune", "FineTune", "Data", "Pretrain", "ModelShape", "Corpus", "FunctionTrainer", "FunctionRun", "Study", "Result",
+    "tune", "FineTune", "Data", "Pretrain", "ModelShape", "Corpus", "HFTrainer", "FunctionTrainer", "FunctionRun",
+    "Study", "Result",
     "Space", "log", "linear", "integer", "choice", "Budget", "Store",
     "ThalwegError", "ConfigError", "StoreError", "CheckpointError", "StudyFailed", "RunInterrupted",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+_TableT = TypeVar("_TableT", bound=_Table)
 
 
 class StudyTable(_Table):
@@ -48,6 +51,15 @@ class FunctionTable(_Table):
     function: str = "train"
     horizon: int = 1
     unit: Literal["steps", "samples", "tokens"] = "steps"
+
+
+class HFTrainerTable(_Table):
+    """`[trainer]` with `kind = "hf_trainer"`: a function in a Python file that builds a Hugging Face Trainer."""
+
+    kind: Literal["hf_trainer"]
+    file: str
+    function: str = "make_trainer"
+    horizon: int | None = None
 
 
 class StudyFile(_Table):
@@ -194,34 +206,49 @@ def _resolved(table: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> 
 def _function(table: Mapping[str, Any], folder: Path) -> Trainer:
     from thalweg.train.function import FunctionTrainer
 
+    options = _options(FunctionTable, table)
+    return FunctionTrainer(_load(options.file, options.function, folder), horizon=options.horizon, unit=options.unit)
+
+
+def _hf_trainer(table: Mapping[str, Any], folder: Path) -> Trainer:
+    from thalweg.train.hf_trainer import HFTrainer
+
+    options = _options(HFTrainerTable, table)
+    return HFTrainer(_load(options.file, options.function, folder), horizon=options.horizon)
+
+
+def _options(kind: type[_TableT], table: Mapping[str, Any]) -> _TableT:
     try:
-        options = FunctionTable.model_validate(dict(table))
+        return kind.model_validate(dict(table))
     except ValidationError as error:
-        raise explain(error, FunctionTable, "trainer") from None
-    path = folder / options.file
+        raise explain(error, kind, "trainer") from None
+
+
+def _load(file: str, function: str, folder: Path) -> Any:
+    """A function of a Python file, such that it can be sent to workers."""
+    path = folder / file
     if not path.is_file():
-        raise ConfigError(f"trainer.file = {options.file!r}: there is no such file in {folder}")
+        raise ConfigError(f"trainer.file = {file!r}: there is no such file in {folder}")
     spec = importlib.util.spec_from_file_location(f"thalweg_study_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"trainer.file = {options.file!r} is not a Python file")
+        raise ConfigError(f"trainer.file = {file!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    if options.function not in functions:
-        raise ConfigError(
-            f"trainer.function: no {options.function!r} in {path}. {nearest(options.function, functions)}"
-        )
+    if function not in functions:
+        raise ConfigError(f"trainer.function: no {function!r} in {path}. {nearest(function, functions)}")
     # By value: the workers do not have this module.
     import cloudpickle
 
     sys.modules[spec.name] = module
     cloudpickle.register_pickle_by_value(module)
-    return FunctionTrainer(getattr(module, options.function), horizon=options.horizon, unit=options.unit)
+    return getattr(module, function)
 
 
 _TRAINERS: dict[str, Callable[[Mapping[str, Any], Path], Trainer]] = {
     "finetune": _finetune,
     "pretrain": _pretrain,
+    "hf_trainer": _hf_trainer,
     "function": _function,
 }
 

@@ -70,7 +70,10 @@ class Update:
         Raises:
             Diverged: the loss or a gradient is not finite; no weight has changed.
         """
-        if self._monitor is not None:
+        lr = self._peak * self._schedule(position)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        if self._monitor is not None:  # it reads the rate
             self._monitor.before_step(number)
         try:
             norm = float(self._clipper.clip())
@@ -79,9 +82,6 @@ class Update:
         value = float(loss)
         if not math.isfinite(value):
             raise Diverged(f"at position {position} the training loss is {value:g}")
-        lr = self._peak * self._schedule(position)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
         self._optimizer.step()
         seen = {} if self._monitor is None else self._monitor.after_step(number)
         self.drop_gradients()
