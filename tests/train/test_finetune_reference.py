@@ -13,8 +13,8 @@ import transformers
 
 from thalweg.train.data import Data
 from thalweg.train.finetune import FineTune
+from thalweg.train.finetune_loop import build
 from thalweg.train.hyperparameters import FineTuneHyperparameters
-from thalweg.train.loop import build
 from thalweg.train.model import load_tokenizer
 from thalweg.train.order import epoch_order
 from thalweg.train.tokens import TokenizedSplit

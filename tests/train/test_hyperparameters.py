@@ -30,9 +30,7 @@ def test_aliases_lead_to_names_that_exist_and_hide_none() -> None:
 
 
 def test_a_hyperparameter_under_two_names_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match="'learning_rate' and 'lr' are the same"
-    ):
+    with pytest.raises(ConfigError, match="'learning_rate' and 'lr' are the same"):
         FineTuneHyperparameters.parse({"lr": 1e-3, "learning_rate": 1e-4})
     space = Space.parse({"lr": {"log": [1e-5, 1e-3]}, "learning_rate": 1e-4})
     with pytest.raises(ConfigError, match="are the same hyperparameter"):

@@ -187,7 +187,7 @@ def test_any_weights_can_be_evaluated(make: Make, fake_run: Any) -> None:
     assert on_train["loss"] != run.reports[position]["loss"]
     with pytest.raises(ConfigError, match="shape"):
         trainer.evaluate_weights({name: weight[..., :4] for name, weight in weights.items()}, hyperparameters=PLAIN)
-    with pytest.raises(ConfigError, match="has shape none"):
+    with pytest.raises(ConfigError, match="is missing"):
         trainer.evaluate_weights({}, hyperparameters=PLAIN)
 
 

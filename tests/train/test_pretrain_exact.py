@@ -242,7 +242,7 @@ def test_a_fork_cannot_change_the_model(make: Any, whole: Any, fake_run: Any, te
     other = other.model_copy(update={"model": ModelShape(layers=2, width=24, heads=4, vocabulary=270, context=8)})
     other.setup()
     child = fake_run(HYPERPARAMETERS, horizon=HORIZON, start=STEP, state=whole().states[STEP])
-    with pytest.raises(ConfigError, match="another shape"):
+    with pytest.raises(ConfigError, match="a fork cannot change the model"):
         other.train([child])
 
 

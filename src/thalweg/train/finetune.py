@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from thalweg.train.evaluate import Pass
-    from thalweg.train.loop import Workplace
+    from thalweg.train.finetune_loop import Workplace
     from thalweg.train.sizes import Sizes
     from thalweg.train.tokens import Rows
 
@@ -74,7 +74,7 @@ class FineTune(BaseModel):
 
     @property
     def preload(self) -> Sequence[str]:
-        return ("torch", "transformers", "peft", "pandas", "thalweg.train.loop", "transformers.modeling_utils")
+        return ("torch", "transformers", "peft", "pandas", "thalweg.train.finetune_loop", "transformers.modeling_utils")
 
     def check(self, space: Space, metric: str) -> None:
         """Refuse what cannot work: the space, the metric, the data, the model. Reads and tokenizes the data.
@@ -171,15 +171,17 @@ class FineTune(BaseModel):
             ConfigError: they do not fit the model, or the split is empty.
         """
         from thalweg.train.evaluate import evaluate
-        from thalweg.train.loop import build, load_weights
+        from thalweg.train.finetune_loop import build
         from thalweg.train.metrics import summarize
+        from thalweg.train.model import trainable
+        from thalweg.train.run_loop import load_weights
 
         work = self._loaded()
         rows = getattr(work.rows, split)
         if not len(rows):
             raise ConfigError(f"the {split} split is empty")
         model = build(work, self._settings(hyperparameters), seed=0)
-        load_weights(model, weights)
+        load_weights(trainable(model), weights)
         outcomes = evaluate(model, rows, work.how, micro_batch=self.micro_batch, each_batch=lambda _batch: None)
         return summarize(outcomes)
 
@@ -187,7 +189,7 @@ class FineTune(BaseModel):
         """Load the data and the model into this process."""
         import torch
 
-        from thalweg.train.loop import Workplace
+        from thalweg.train.finetune_loop import Workplace
         from thalweg.train.model import load
 
         torch.backends.cudnn.deterministic = True
@@ -213,7 +215,7 @@ class FineTune(BaseModel):
         """FLOPs per second of a micro-batch's forward and backward pass, the second of two."""
         from thalweg.train import checkpoint
         from thalweg.train.evaluate import padded_flops
-        from thalweg.train.loop import build
+        from thalweg.train.finetune_loop import build
         from thalweg.train.sizes import measure
 
         work = self._loaded()
@@ -237,7 +239,7 @@ class FineTune(BaseModel):
             Diverged: the loss or the gradient is not finite.
             RunInterrupted: the run was asked to stop, and its checkpoint is written.
         """
-        from thalweg.train.loop import FineTuneLoop
+        from thalweg.train.finetune_loop import FineTuneLoop
 
         for run in runs:
             settings = self._settings(run.hyperparameters)
@@ -246,7 +248,9 @@ class FineTune(BaseModel):
     def test(self, run: ActiveRun) -> Mapping[str, Estimate]:
         """Evaluate the checkpoint at `run.start` on the test split; empty where there is none."""
         from thalweg.train.evaluate import Meter, evaluate, padded_flops
-        from thalweg.train.loop import build, load_weights
+        from thalweg.train.finetune_loop import build
+        from thalweg.train.model import trainable
+        from thalweg.train.run_loop import load_weights
         from thalweg.train.sizes import measure
 
         work = self._loaded()
@@ -256,7 +260,7 @@ class FineTune(BaseModel):
         meter = Meter(run.spend)
         model = build(work, settings, run.seed)
         if (state := run.restore()) is not None:
-            load_weights(model, state["model"])
+            load_weights(trainable(model), state["model"])
         sizes = measure(model)
 
         def each_batch(batch: Any) -> None:

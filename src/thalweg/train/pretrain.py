@@ -255,7 +255,8 @@ class Pretrain(BaseModel):
     def test(self, run: ActiveRun) -> Mapping[str, Estimate]:
         """Evaluate the checkpoint at `run.start` on the test split; empty where there is none."""
         from thalweg.train.evaluate import Meter
-        from thalweg.train.pretrain_loop import build, load_weights
+        from thalweg.train.pretrain_loop import build
+        from thalweg.train.run_loop import load_weights
 
         work, held_out = self._loaded(), self._held_out("test")
         if not len(held_out):
@@ -263,7 +264,7 @@ class Pretrain(BaseModel):
         meter = Meter(run.spend)
         model = build(work, run.seed)
         if (state := run.restore()) is not None:
-            load_weights(model, state["model"])
+            load_weights(dict(model.named_parameters()), state["model"])
         flops_per_token = work.sizes.evaluate_flops_per_token(work.context)
 
         def each_batch(num_sequences: int) -> None:
@@ -296,13 +297,14 @@ class Pretrain(BaseModel):
         Raises:
             ConfigError: weights of another shape, or a split that is empty.
         """
-        from thalweg.train.pretrain_loop import build, load_weights
+        from thalweg.train.pretrain_loop import build
+        from thalweg.train.run_loop import load_weights
 
         work, held_out = self._loaded(), self._held_out(split)
         if not len(held_out):
             raise ConfigError(f"split = {split!r}: the data has none")
         model = build(work, seed=0)
-        load_weights(model, weights)
+        load_weights(dict(model.named_parameters()), weights)
         outcomes = held_out.losses(model, work.how, micro_batch=self.micro_batch, each_batch=lambda _: None)
         return held_out.summarize(outcomes)
 
