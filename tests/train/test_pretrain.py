@@ -572,3 +572,28 @@ def test_a_compiled_model_trains_the_same(make: Make, fake_run: Any) -> None:
     compiled.train([runs[2]])  # in the very model that the run before has trained
     assert runs[1].points == runs[2].points
     assert runs[1].points == pytest.approx(runs[0].points, rel=1e-3, abs=1e-5)
+
+
+def test_mup_at_its_base_is_the_plain_model(make: Make, fake_run: Any) -> None:
+    plain, same = fake_run(PLAIN, horizon=HORIZON), fake_run(PLAIN, horizon=HORIZON)
+    make().train([plain])
+    make(mup={"base_width": SHAPE["width"]}).train([same])
+    assert same.curve("train/loss") == plain.curve("train/loss")
+
+
+def test_mup_of_a_wider_model_is_exact_and_moves_the_blocks_less(make: Make, fake_run: Any) -> None:
+    trainer = make(mup={"base_width": 8}, monitor_every=1)
+    whole, first = fake_run(PLAIN, horizon=HORIZON), fake_run(PLAIN, horizon=HORIZON, until=HORIZON // 2)
+    trainer.train([whole])
+    trainer.train([first])
+    rest = fake_run(PLAIN, horizon=HORIZON, start=HORIZON // 2, state=first.states[HORIZON // 2])
+    trainer.train([rest])
+    assert rest.curve("train/loss")[HORIZON] == whole.curve("train/loss")[HORIZON]
+    plain = fake_run(PLAIN, horizon=HORIZON)
+    make(monitor_every=1).train([plain])
+    assert whole.curve("train/lr") == plain.curve("train/lr")  # the rate that is logged is the base model's
+    # Adam's first step moves each weight by its rate. At twice the base width the blocks have half the rate and
+    # weights of half the variance; the embedding is as it was.
+    for component, ratio in (("q_proj", 0.5**0.5), ("down_proj", 0.5**0.5), ("embed_tokens", 1.0)):
+        name = f"update_ratio/{component}"
+        assert whole.curve(name)[STEP] / plain.curve(name)[STEP] == pytest.approx(ratio, rel=1e-2)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from thalweg.optim.mup import MuP
 
 _ROUND_TO = 32
 
@@ -104,11 +107,42 @@ class ModelShape(BaseModel):
         )
 
 
-def build(config: Any) -> Any:
+class MuPBase(BaseModel):
+    """The model on which the learning rate was tuned, or will be: muP transfers it to this one's width and depth."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    base_width: int = Field(ge=1)
+    """Width of the base model."""
+    base_head_dim: int | None = Field(None, ge=1)
+    """Width of its heads. None: as here, where wider models have more heads."""
+    base_layers: int | None = Field(None, ge=1)
+    """Its layers, to transfer over depth too. None: depth is left alone."""
+    alpha: float = Field(1.0, ge=0.5, le=1.0)
+    """How fast residual branches shrink with depth: 1 is CompleteP, 0.5 depth-muP."""
+    input_multiplier: float = Field(1.0, gt=0)
+    """Of the embeddings."""
+    output_multiplier: float = Field(1.0, gt=0)
+    """Of the logits."""
+
+    def settings(self, shape: ModelShape) -> MuP:
+        """What `thalweg.optim.mup` takes."""
+        from thalweg.optim.mup import MuP
+
+        head_dim = self.base_head_dim or shape.width // shape.heads
+        return MuP(**{**self.model_dump(), "base_head_dim": head_dim})
+
+
+def build(config: Any, mup: MuP | None = None) -> Any:
     """A model with random weights, drawn from torch's generator."""
     import transformers
 
-    return transformers.LlamaForCausalLM(config)
+    model = transformers.LlamaForCausalLM(config)
+    if mup is not None:
+        from thalweg.optim.mup import apply_mup
+
+        apply_mup(model, mup)
+    return model
 
 
 def skeleton(config: Any) -> Any:

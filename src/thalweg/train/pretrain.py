@@ -16,7 +16,7 @@ from thalweg.errors import ConfigError, RunInterrupted, nearest
 from thalweg.space import Choice, Hyperparameters, Space
 from thalweg.train.corpus import Corpus
 from thalweg.train.hyperparameters import PretrainHyperparameters, check_schedules
-from thalweg.train.llama import ModelShape
+from thalweg.train.llama import ModelShape, MuPBase
 from thalweg.train.windows import num_windows
 from thalweg.trainer import ActiveRun, Estimate
 from thalweg.tree import Unit
@@ -52,6 +52,8 @@ class Pretrain(BaseModel):
 
     model: ModelShape
     """The decoder's shape."""
+    mup: MuPBase | None = None
+    """Transfer learning rates from another width and depth by muP. None: the standard parametrisation."""
     data: Corpus
     """Text to train, choose and test on."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -199,6 +201,7 @@ class Pretrain(BaseModel):
             "tokens": tokens,
             "validation": validation,
             "config": self._config(),
+            "mup": None if self.mup is None else self.mup.settings(self.model),
             "sizes": self._measure(),
             "context": self.model.context,
             "how": how,

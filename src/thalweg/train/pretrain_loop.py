@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from thalweg.optim.mup import MuP, mup_groups
 from thalweg.train import checkpoint, llama
 from thalweg.train.evaluate import Meter
 from thalweg.train.held_out import HeldOut, Precision
@@ -32,6 +33,7 @@ class PretrainWorkplace:
     validation: HeldOut
     config: Any
     """The model's `LlamaConfig`."""
+    mup: MuP | None
     sizes: Sizes
     context: int
     how: Precision
@@ -61,7 +63,7 @@ class CompiledModel:
 def build(work: PretrainWorkplace, seed: int) -> Any:
     """A run's model as it is at position 0."""
     checkpoint.seed_everything(seed)
-    fresh = llama.build(work.config).to(work.how.device).train()
+    fresh = llama.build(work.config, work.mup).to(work.how.device).train()
     return fresh if work.compiled is None else work.compiled.take(fresh)
 
 
@@ -81,6 +83,7 @@ class PretrainLoop(RunLoop):
             self._model,
             settings,
             run.horizon,
+            groups=None if work.mup is None else _mup_groups(self._model, settings, work),
             decay_embeddings=work.decay_embeddings,
             components=work.clip_components,
             monitor_every=work.monitor_every,
@@ -163,3 +166,14 @@ class _Speed:
         if self._peak_flops is not None:
             found["train/mfu"] = tokens_per_second * self._flops_per_token / self._peak_flops
         return found
+
+
+def _mup_groups(model: Any, settings: PretrainHyperparameters, work: PretrainWorkplace) -> list[dict[str, Any]]:
+    return mup_groups(
+        model,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        epsilon=settings.epsilon,
+        scale_weight_decay=settings.weight_decay_kind != "independent",
+        decay_embeddings=work.decay_embeddings,
+    )

@@ -22,6 +22,7 @@ class Update:
     Args:
         model: its trainable parameters are the optimiser's.
         horizon: what the learning-rate schedule runs to.
+        groups: parameter groups with their own rates and decays, such as muP's; None: by weight decay alone.
         decay_embeddings: whether weight decay acts on embeddings.
         components: what `clip_by = "component"` clips together and the monitor measures together: name -> regular
             expression on parameters' names.
@@ -34,6 +35,7 @@ class Update:
         settings: Optimization,
         horizon: int,
         *,
+        groups: list[dict[str, Any]] | None = None,
         decay_embeddings: bool = True,
         components: Mapping[str, str] | None = None,
         monitor_every: int = 0,
@@ -41,14 +43,17 @@ class Update:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._peak = settings.lr
         self._schedule = settings.schedule_for(horizon)
+        if groups is None:
+            groups = parameter_groups(model, weight_decay=settings.weight_decay, decay_embeddings=decay_embeddings)
         kind: Any = settings.weight_decay_kind
         self._optimizer = adam(
-            parameter_groups(model, weight_decay=settings.weight_decay, decay_embeddings=decay_embeddings),
+            groups,
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
             epsilon=settings.epsilon,
             weight_decay_kind=kind,
         )
+        self._peaks = [group["lr"] for group in self._optimizer.param_groups]
         by: Any = settings.clip_by
         grouped = components if by == "component" else None
         self._clipper = Clipper(self.parameters, by=by, threshold=settings.clip or None, components=grouped)
@@ -70,9 +75,9 @@ class Update:
         Raises:
             Diverged: the loss or a gradient is not finite; no weight has changed.
         """
-        lr = self._peak * self._schedule(position)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        multiplier = self._schedule(position)
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * multiplier
         if self._monitor is not None:  # it reads the rate
             self._monitor.before_step(number)
         try:
@@ -85,7 +90,7 @@ class Update:
         self._optimizer.step()
         seen = {} if self._monitor is None else self._monitor.after_step(number)
         self.drop_gradients()
-        return seen | {"train/loss": value, "train/gradient_norm": norm, "train/lr": lr}
+        return seen | {"train/loss": value, "train/gradient_norm": norm, "train/lr": self._peak * multiplier}
 
     def drop_gradients(self) -> None:
         """Forget what has been accumulated."""
