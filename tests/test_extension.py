@@ -144,6 +144,16 @@ def test_a_study_with_runs_under_way_is_brought_to_its_end_first(trainer: Pretra
         carry_out(Fork(run.id, 256, {}, 999), made, location, quiet=True)
 
 
+def test_a_fork_with_nothing_left_to_train_is_refused(trainer: Pretrain, tmp_path: Path) -> None:
+    location = tmp_path / "store.db"
+    made = study(trainer)
+    run = finished(made, location)
+    fork = Fork(run.id, 8 * STEP, {"tokens": 8 * STEP}, 2**62)
+    with pytest.raises(ConfigError, match=r"fork of s-0 at 256 with horizon 256, .* nothing left to train"):
+        carry_out(fork, made, location, quiet=True)
+    assert len(run_study(made, location, quiet=True).tree) == 1
+
+
 def test_halving_over_trunks_on_a_real_model(trainer: Pretrain, tmp_path: Path) -> None:
     """Each rung's score is its branch's, and a branch's loss is what a whole run of its budget has."""
     location = tmp_path / "store.db"

@@ -174,6 +174,11 @@ class Loop:
         hyperparameters = {**parent.hyperparameters, **action.changes}
         fork_point(self.store, parent.id, action.at)
         horizon = self.study.trainer.horizon(hyperparameters)
+        if min(action.until, horizon) <= action.at:
+            raise ConfigError(
+                f"a fork of {parent.id} at {action.at:,} with horizon {horizon:,}, to be trained to"
+                f" {min(action.until, horizon):,}, has nothing left to train: fork it earlier, or make it longer"
+            )
         return self.store.create_run(
             self.study.name,
             hyperparameters=hyperparameters,
