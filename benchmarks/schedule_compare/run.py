@@ -42,7 +42,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": {},
 }
 """With what differs from the defaults. The last one never decays, and is here for reference."""
-LEARNING_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+LEARNING_RATES = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 TUNING_SEED = 100
 SEEDS = (0, 1, 2)
 
