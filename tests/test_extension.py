@@ -99,6 +99,18 @@ def test_a_cyclic_run_goes_on_from_its_decayed_end(trainer: Pretrain, tmp_path: 
     assert rates[20 * STEP] < 3e-3
 
 
+def test_every_cyclic_run_keeps_the_end_that_it_goes_on_from(trainer: Pretrain, tmp_path: Path) -> None:
+    """Not only the best, whose last checkpoint stays in any case."""
+    location = tmp_path / "store.db"
+    space = Space.parse({**WSD, "schedule": "cyclic_wsd", "tokens": 9 * STEP + 5, "lr": {"choice": [1e-5, 1e-2]}})
+    made = dataclasses.replace(study(trainer), space=space, budget=Budget.parse("2 runs"), strategy={"name": "grid"})
+    result = run_study(made, location, quiet=True)
+    assert result.best is not None
+    (worse,) = [run for run in result.tree if run.id != result.best.id]
+    child = list(result.extend(worse.id, to=20 * STEP, progress=False).tree)[-1]
+    assert (child.parent, child.fork_position) == (worse.id, 10 * STEP)
+
+
 def test_an_extension_can_be_extended(trainer: Pretrain, tmp_path: Path) -> None:
     location = tmp_path / "store.db"
     made = study(trainer)

@@ -433,3 +433,13 @@ def test_the_result_prints_its_summary_and_writes_its_report(tmp_path: Path) -> 
     page = result.report(tmp_path / "report.html").read_text()
     assert "<html" in page
     assert json.dumps(result.best.id)[1:-1] in page
+
+
+@pytest.mark.parametrize("num_runs", [1, 3])
+def test_no_run_more_than_the_budget_has(tmp_path: Path, num_runs: int) -> None:
+    """Two workers ask at once."""
+    result = thalweg.tune(
+        lambda run: 1.0, space={"x": {"linear": [0, 1]}}, metric="loss", budget=f"{num_runs} runs", strategy="random",
+        name="few", store=tmp_path / "store.db", progress=False, workers=2,
+    )  # fmt: skip
+    assert len(result.tree) == num_runs

@@ -40,23 +40,23 @@ def extension(trainer: Trainer, store: Store, run: Run, to: int, changes: Hyperp
     extended = {**trainer.extended(run.hyperparameters, to), **(changes or {})}
     points = sorted(fork_points(store, run.id))
     end = trainer.stable_end(run.hyperparameters)
-    if end is not None:
-        new_end = trainer.stable_end({**run.hyperparameters, **extended})
-        usable = [point for point in points if point <= min(end, end if new_end is None else new_end)]
-        where = f"at or before {end}, where its learning rate begins to decay"
-    elif "cycle_start" not in extended:
+    if end is None:
         raise ConfigError(
             f"the learning rate of run {run.id} is not held before it falls, so there is no place to extend it from:"
             " schedules wsd, constant and the cyclic ones have one"
         )
+    if is_cyclic := "cycle_start" in extended:
+        usable = [point for point in points if point == end]
+        where = f"at its end, {end}, from which it goes on"
     else:
-        usable = [point for point in points if point >= run.horizon]
-        where = f"at its horizon, {run.horizon}: bring it to its end first"
+        new_end = trainer.stable_end({**run.hyperparameters, **extended})
+        usable = [point for point in points if point <= min(end, end if new_end is None else new_end)]
+        where = f"at or before {end}, where its learning rate begins to decay"
     if not usable:
         known = f"it has them at {', '.join(map(str, points))}" if points else "it has none"
         raise ConfigError(f"run {run.id} has no checkpoint {where}; {known}")
-    if end is None:
-        extended = {**extended, "cycle_start": usable[-1]}
+    if is_cyclic:
+        extended = {**extended, "cycle_start": end}
     return Fork(run.id, usable[-1], extended, to, ORIGIN)
 
 

@@ -5,6 +5,7 @@ The tree in the store is all its state. Killed at any moment, a new loop reads t
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import threading
 import time
@@ -161,6 +162,8 @@ class Loop:
                     seed=self.study.seed,
                     origin=origin,
                 )
+                # Counted at once: the next decision must not start one too many.
+                self.ledger = dataclasses.replace(self.ledger, num_runs=self.ledger.num_runs + 1)
             case Continue(run_id, until):
                 run = self.store.update_run(run_id, status="pending", until=until)
             case Fork():

@@ -172,7 +172,7 @@ class Result:
             changes: further hyperparameters to change.
             progress: show a live display.
         Returns:
-            The study with the new run, a fork of the old one.
+            The study with the new run, a fork of the old one and the last in `tree`.
         Raises: see `thalweg.extension`.
         """
         from thalweg.extension import carry_out, extension

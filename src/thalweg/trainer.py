@@ -138,7 +138,8 @@ class Trainer(Protocol):
 
     def stable_end(self, hyperparameters: Hyperparameters) -> int | None:
         """The last step boundary before a run's learning rate begins its final decay: there it can be extended, or
-        branched for a smaller budget. None where its schedule does not hold the rate before it decays.
+        branched for a smaller budget. For a cyclic schedule, which goes on from its decayed weights, the step boundary
+        at which the run is complete. None where the schedule has no such place.
 
         A trainer for which there is one saves a checkpoint there, and the worker keeps it."""
         ...

@@ -84,7 +84,7 @@ def extend(
         name = opened.run_study(run)
         config = opened.study(name).config
         study = study_file.from_config(config, name)
-        action = extension(study.trainer, opened, parent, to, parse_settings(set_ or [], config["space"]))
+        action = extension(study.trainer, opened, parent, to, parse_settings(set_ or []))
         if opened.live_session(name) is not None:
             _request(opened, store, action, json)
             return

@@ -184,14 +184,14 @@ def _sentence(found: Mapping[str, object], y: Floats) -> str:
         shape = "is convex" if found["convex"] else "falls and rises again"
         return (
             f"The loss {shape} along the line, least at {at:.2f} of the way, {gain:.3g} below the better end ({ends}):"
-            " both stand on the hillsides of one valley, as checkpoints of a high learning rate do."
+            " both stand on the hillsides of one valley, as checkpoints at a high learning rate usually do."
             " A decay of the rate, or an average of the two, takes them down."
         )
     if found["direction"] in ("falls", "rises"):
         start, end = ("A", "B") if found["direction"] == "falls" else ("B", "A")
         return (
             f"The loss falls all the way from {start} to {end} ({ends}): the two lie along the river of one valley, as"
-            f" checkpoints of a decayed rate do, and {end} is further down."
+            f" checkpoints of a decayed rate usually do, and {end} is further down."
         )
     if barrier > FLAT * height:
         return (

@@ -144,14 +144,15 @@ class FineTune(BaseModel):
         )
 
     def stable_end(self, hyperparameters: Hyperparameters) -> int | None:
-        """The last step boundary before the learning rate begins to fall; see `Trainer.stable_end`."""
-        from thalweg.train.order import boundary_before
+        """See `Trainer.stable_end`."""
+        from thalweg.train.order import boundary_after, boundary_before
 
         settings = self._settings(hyperparameters)
-        start = settings.decay_start(self.horizon(hyperparameters))
-        if start is None:
-            return None
-        return boundary_before(start, settings.batch_size, len(self._load_rows().train))
+        horizon, num_rows = self.horizon(hyperparameters), len(self._load_rows().train)
+        if settings.is_cyclic:
+            return boundary_after(horizon, settings.batch_size, num_rows)
+        start = settings.decay_start(horizon)
+        return None if start is None else boundary_before(start, settings.batch_size, num_rows)
 
     def extended(self, hyperparameters: Hyperparameters, horizon: int) -> Hyperparameters:
         """Other `epochs`, and the warm-up as a length; see `Trainer.extended`."""

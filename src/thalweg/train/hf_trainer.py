@@ -132,10 +132,13 @@ class HFTrainer:
         return Cost(samples=samples, flops=samples * length.flops_per_row)
 
     def stable_end(self, hyperparameters: Hyperparameters) -> int | None:
-        """The last step before the final decay, where `schedule` is a hyperparameter; else None."""
+        """See `Trainer.stable_end`; None where `schedule` is no hyperparameter."""
         if "schedule" not in hyperparameters:
             return None
-        start = _schedule_of(hyperparameters).decay_start(self.horizon(hyperparameters))
+        settings = _schedule_of(hyperparameters)
+        if settings.is_cyclic:
+            return self.horizon(hyperparameters)
+        start = settings.decay_start(self.horizon(hyperparameters))
         return None if start is None else int(start)
 
     def extended(self, hyperparameters: Hyperparameters, horizon: int) -> Hyperparameters:

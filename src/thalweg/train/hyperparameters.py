@@ -132,6 +132,11 @@ class Optimization:
         """Where the learning rate leaves its peak for good; None where it is not held before that."""
         return schedules.decay_start(self.schedule, **self._lengths(horizon))
 
+    @property
+    def is_cyclic(self) -> bool:
+        """Whether the schedule goes on from its decayed end with another cycle."""
+        return self.schedule.startswith("cyclic")
+
     def extended(self, hyperparameters: Hyperparameters, horizon: float, value: Value) -> dict[str, Value]:
         """The changes that give a run another horizon and leave what it has trained as it is.
 
@@ -144,7 +149,7 @@ class Optimization:
         if 0 < self.warmup < 1:
             # A share of another horizon would be another warm-up; less than 1 would be read as a share again.
             changes[self.spelled(hyperparameters, "warmup")] = max(1.0, self.warmup * horizon)
-        if self.schedule.startswith("cyclic"):
+        if self.is_cyclic:
             return {**changes, "cycle_start": horizon, "num_cycles": 1}
         return changes
 

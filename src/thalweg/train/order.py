@@ -27,6 +27,12 @@ def boundary_before(position: float, batch_size: int, num_rows: int) -> int:
     return epoch * num_rows + offset // batch_size * batch_size
 
 
+def boundary_after(position: int, batch_size: int, num_rows: int) -> int:
+    """The first step boundary at or after a position."""
+    before = boundary_before(position, batch_size, num_rows)
+    return before if before == position else min(before + batch_size, (position // num_rows + 1) * num_rows)
+
+
 def crosses_evaluation(before: int, after: int, num_rows: int, evaluations_per_epoch: int) -> bool:
     """Whether an evaluation is due at `after`, the step boundary that follows `before`."""
     return after * evaluations_per_epoch // num_rows > before * evaluations_per_epoch // num_rows

@@ -171,13 +171,13 @@ class Pretrain(BaseModel):
         return Cost(samples=trained + evaluated, tokens=(trained + evaluated) * context, flops=flops * context)
 
     def stable_end(self, hyperparameters: Hyperparameters) -> int | None:
-        """The last step boundary at or before the final decay; None where the schedule holds nothing before one."""
+        """See `Trainer.stable_end`."""
         settings = PretrainHyperparameters.parse(hyperparameters)
-        start = settings.decay_start(settings.tokens)
-        if start is None:
-            return None
         step = settings.batch_size * self.model.context
-        return int(start // step) * step
+        if settings.is_cyclic:
+            return -(-settings.tokens // step) * step
+        start = settings.decay_start(settings.tokens)
+        return None if start is None else int(start // step) * step
 
     def extended(self, hyperparameters: Hyperparameters, horizon: int) -> Hyperparameters:
         """`tokens`, and a warm-up that is a share of the old horizon as so many tokens."""
