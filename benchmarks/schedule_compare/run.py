@@ -7,15 +7,19 @@ is tuned on the same grid, with one seed that is not used again; where the best 
 factor of 2 there until it is not. Then each schedule is trained at its best with three other seeds. A seed decides
 weights and order of the data, so schedules are also compared seed by seed. Writes result.json beside this file. There
 is no target.
+
+A second part trains all of them at one common peak. It was added after the first had been seen: tuned by one seed,
+cosine, WSD and cyclic cosine got a peak at which one of the three seeds trains badly, and the two others half of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -42,7 +46,10 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": {},
 }
 """With what differs from the defaults. The last one never decays, and is here for reference."""
+PARTS = ("tuned", "common")
 LEARNING_RATES = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+COMMON_LR = 4e-3
+"""Of the second part."""
 TUNING_SEED = 100
 SEEDS = (0, 1, 2)
 
@@ -51,24 +58,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each run")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others' claims are kept")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("result.json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache, pool(options.parallel) as processes:
         print(tokenise(cache), flush=True)
         bench = Bench(processes, cache, options.steps)
-        bench.tune()
-        tuned = {schedule: bench.tuned(schedule) for schedule in SCHEDULES}
-        finals = bench.losses([(schedule, lr, seed) for schedule, lr in tuned.items() for seed in SEEDS])
-    losses = {schedule: [finals[schedule, lr, seed] for seed in SEEDS] for schedule, lr in tuned.items()}
-    claims = [bench.claim(schedule, losses) for schedule in SCHEDULES]
+        parts = {"tuned": bench.tuned, "common": bench.common}
+        made = {part: parts[part]() for part in options.parts}
+    before = json.loads(options.out.read_text()) if len(made) < len(PARTS) and options.out.exists() else []
+    kept = {part: [entry for entry in before if entry["measured"]["part"] == part] for part in PARTS}
+    claims = [claim for part in PARTS for claim in made.get(part, kept[part])]
     result.write(options.out, claims, ["torch", "transformers"])
-    for schedule in sorted(losses, key=lambda name: float(np.mean(losses[name]))):
-        mean, half = interval(losses[schedule])
-        print(f"{schedule:14} lr {tuned[schedule]:<7g} loss {mean:.4f} +- {half:.4f}", flush=True)
 
 
 class Bench:
-    """All runs that were trained, each once."""
+    """The runs, and what their grid showed."""
 
     def __init__(self, processes: Executor, cache: str, steps: int) -> None:
         self._processes = processes
@@ -76,33 +81,26 @@ class Bench:
         self._steps = steps
         self._grid: dict[str, dict[float, float]] = {schedule: {} for schedule in SCHEDULES}
 
-    def losses(self, wanted: Sequence[tuple[str, float, int]]) -> dict[tuple[str, float, int], float]:
-        """Final losses by schedule, peak learning rate and seed."""
-        jobs = [self._job(*key) for key in wanted]
-        return {
-            key: outcome.loss
-            for key, outcomes in zip(wanted, self._processes.map(carry_out, jobs), strict=True)
-            for outcome in outcomes
-        }
+    def tuned(self) -> list[dict[str, Any]]:
+        """A claim for each schedule, at its own best peak learning rate."""
+        self._tune()
+        return self._claims({schedule: self._best(schedule) for schedule in SCHEDULES}, "tuned")
 
-    def tune(self) -> None:
-        """Train the grid, and more where the best is at its edge."""
-        wanted = [(schedule, lr, TUNING_SEED) for lr in LEARNING_RATES for schedule in SCHEDULES]
-        while wanted:
-            for (schedule, lr, _), loss in self.losses(wanted).items():
-                self._grid[schedule][lr] = loss
-            wanted = [(schedule, lr, TUNING_SEED) for schedule in SCHEDULES for lr in self._beyond(schedule)]
+    def common(self) -> list[dict[str, Any]]:
+        """A claim for each schedule, all at the same peak learning rate."""
+        return self._claims(dict.fromkeys(SCHEDULES, COMMON_LR), "common")
 
-    def tuned(self, schedule: str) -> float:
-        """The best peak learning rate."""
-        grid = self._grid[schedule]
-        return min(grid, key=grid.__getitem__)
+    def _claims(self, peaks: Mapping[str, float], part: str) -> list[dict[str, Any]]:
+        found = self._losses([(schedule, lr, seed) for schedule, lr in peaks.items() for seed in SEEDS])
+        losses = {schedule: [found[schedule, lr, seed] for seed in SEEDS] for schedule, lr in peaks.items()}
+        return [self._claim(schedule, peaks[schedule], losses, part) for schedule in peaks]
 
-    def claim(self, schedule: str, losses: dict[str, list[float]]) -> dict[str, Any]:
+    def _claim(self, schedule: str, lr: float, losses: Mapping[str, list[float]], part: str) -> dict[str, Any]:
         """What one schedule reached, beside cosine seed by seed."""
         mean, half = interval(losses[schedule])
         measured: dict[str, Any] = {
-            "peak_lr": self.tuned(schedule),
+            "part": part,
+            "peak_lr": lr,
             "mean_loss": mean,
             "interval_95": [round(mean - half, 4), round(mean + half, 4)],
             "losses": [round(loss, 4) for loss in losses[schedule]],
@@ -113,19 +111,42 @@ class Bench:
             difference, half = interval([own - cosine for own, cosine in pairs])
             measured["less_cosine_seed_by_seed"] = difference
             measured["less_cosine_interval_95"] = [round(difference - half, 4), round(difference + half, 4)]
-        grid = self._grid[schedule]
+        if part == "tuned":
+            grid = self._grid[schedule]
+            measured["tuning_losses_by_lr"] = {f"{lr:g}": round(grid[lr], 4) for lr in sorted(grid)}
+            measured["tuning_seed"] = TUNING_SEED
         measured |= {
-            "tuning_losses_by_lr": {f"{lr:g}": round(grid[lr], 4) for lr in sorted(grid)},
-            "tuning_seed": TUNING_SEED,
             "tokens": self._steps * STEP_TOKENS,
             "batch_size": BATCH_SIZE,
             "context": CONTEXT,
             "warmup": WARMUP,
             **SCHEDULES[schedule],
         }
-        what = "without decay, for reference" if schedule == "constant" else "at its tuned peak learning rate"
-        text = f"final validation loss, {schedule} {what}, {SIZE} model: mean of {len(SEEDS)} seeds"
+        name = f"{schedule} (no decay, for reference)" if schedule == "constant" else schedule
+        where = "tuned by one other seed" if part == "tuned" else f"{lr:g} for all"
+        text = f"final validation loss of {name}, peak learning rate {where}, {SIZE} model: mean of {len(SEEDS)} seeds"
         return result.claim(text, measured, mean)
+
+    def _losses(self, wanted: Sequence[tuple[str, float, int]]) -> dict[tuple[str, float, int], float]:
+        """Final losses by schedule, peak learning rate and seed."""
+        jobs = [self._job(*key) for key in wanted]
+        return {
+            key: outcome.loss
+            for key, outcomes in zip(wanted, self._processes.map(carry_out, jobs), strict=True)
+            for outcome in outcomes
+        }
+
+    def _tune(self) -> None:
+        """Train the grid, and more where the best is at its edge."""
+        wanted = [(schedule, lr, TUNING_SEED) for lr in LEARNING_RATES for schedule in SCHEDULES]
+        while wanted:
+            for (schedule, lr, _), loss in self._losses(wanted).items():
+                self._grid[schedule][lr] = loss
+            wanted = [(schedule, lr, TUNING_SEED) for schedule in SCHEDULES for lr in self._beyond(schedule)]
+
+    def _best(self, schedule: str) -> float:
+        grid = self._grid[schedule]
+        return min(grid, key=grid.__getitem__)
 
     def _job(self, schedule: str, lr: float, seed: int) -> Job:
         hyperparameters = {
@@ -139,7 +160,7 @@ class Bench:
 
     def _beyond(self, schedule: str) -> list[float]:
         """The learning rate to try next where the best is at an edge of those tried."""
-        best, grid = self.tuned(schedule), self._grid[schedule]
+        best, grid = self._best(schedule), self._grid[schedule]
         return [best / 2] if best == min(grid) else [best * 2] if best == max(grid) else []
 
 
