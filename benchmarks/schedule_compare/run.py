@@ -8,6 +8,8 @@ factor of 2 there until it is not. Then each schedule is trained at its best wit
 weights and order of the data, so schedules are also compared seed by seed. Writes result.json beside this file. There
 is no target.
 
+The runs are short: about two tokens for each parameter. What is seen holds for that.
+
 A second part trains all of them at one common peak. It was added after the first had been seen: tuned by one seed,
 cosine, WSD and cyclic cosine got a peak at which one of the three seeds trains badly, and the two others half of it.
 """
