@@ -162,6 +162,14 @@ class FakeRun:
         self.states[position] = copy.deepcopy(state)
         self.events += [("save", position)]
 
+    def assert_continues(self, whole: FakeRun, as_plain: Callable[[Any], Any]) -> None:
+        """Every point, report and checkpoint of this run is the uninterrupted one's."""
+        assert self.points
+        assert {key: whole.points[key] for key in self.points} == self.points
+        assert self.reports == whole.reports
+        for position in self.states:
+            assert as_plain(self.states[position]) == as_plain(whole.states[position])
+
     def checkpoint_due(self) -> bool:
         return self.due()
 

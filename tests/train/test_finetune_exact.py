@@ -67,15 +67,6 @@ def whole(make: Make, fake_run: Any) -> Callable[[str], Any]:
     return of
 
 
-def assert_continues(run: Any, whole: Any, as_plain: Callable[[Any], Any]) -> None:
-    """A run's every point, report and checkpoint is the uninterrupted one's."""
-    assert run.points
-    assert {key: whole.points[key] for key in run.points} == run.points
-    assert run.reports == whole.reports
-    for position in run.states:
-        assert as_plain(run.states[position]) == as_plain(whole.states[position])
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 8, 15, 26])
 def test_stopping_anywhere_changes_nothing(
@@ -92,7 +83,7 @@ def test_stopping_anywhere_changes_nothing(
     rest = fake_run(hyperparameters(kind), horizon=HORIZON, start=position, state=state)
     rest.due = lambda: True
     make(kind).train([rest])
-    assert_continues(rest, whole(kind), as_plain)
+    rest.assert_continues(whole(kind), as_plain)
     everything = stopped.points | rest.points
     assert everything == whole(kind).points
 
@@ -164,7 +155,7 @@ def test_a_fork_without_a_change_is_the_parents_continuation(
     child = fake_run(hyperparameters(kind), horizon=HORIZON, start=position, state=parent.states[position])
     child.due = lambda: True
     make(kind).train([child])
-    assert_continues(child, whole(kind), as_plain)
+    child.assert_continues(whole(kind), as_plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)

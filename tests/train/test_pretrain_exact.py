@@ -94,15 +94,6 @@ def whole(make: Any, fake_run: Any) -> Callable[[str], Any]:
     return of
 
 
-def assert_continues(run: Any, whole: Any, as_plain: Callable[[Any], Any]) -> None:
-    """A run's every point, report and checkpoint is the uninterrupted one's."""
-    assert run.points
-    assert {key: whole.points[key] for key in run.points} == run.points
-    assert run.reports == whole.reports
-    for position in run.states:
-        assert as_plain(run.states[position]) == as_plain(whole.states[position])
-
-
 @pytest.mark.parametrize("precision", EXACT)
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 8, 31, 32, 60, 101])
 def test_stopping_anywhere_changes_nothing(
@@ -118,7 +109,7 @@ def test_stopping_anywhere_changes_nothing(
     rest = fake_run(HYPERPARAMETERS, horizon=HORIZON, start=position, state=stopped.states.get(position))
     rest.due = lambda: True
     make(precision).train([rest])
-    assert_continues(rest, whole(precision), as_plain)
+    rest.assert_continues(whole(precision), as_plain)
     assert stopped.points | rest.points == whole(precision).points
 
 
@@ -173,7 +164,7 @@ def test_a_fork_without_a_change_is_the_parents_continuation(
     child = fake_run(HYPERPARAMETERS, horizon=HORIZON, start=position, state=parent.states[position])
     child.due = lambda: True
     make(precision).train([child])
-    assert_continues(child, whole(precision), as_plain)
+    child.assert_continues(whole(precision), as_plain)
 
 
 def test_runs_do_not_depend_on_what_ran_before(make: Any, fake_run: Any, as_plain: Any, text: Path, cache: str) -> None:
