@@ -73,14 +73,6 @@ def without_timing(state: Any) -> Any:
     return [without_timing(item) for item in state] if isinstance(state, list | tuple) else state
 
 
-def assert_continues(run: Any, whole: Any, as_plain: Callable[[Any], Any]) -> None:
-    assert run.points
-    assert {key: whole.points.get(key) for key in run.points} == run.points
-    assert run.reports == whole.reports
-    for position in run.states:
-        assert without_timing(as_plain(run.states[position])) == without_timing(as_plain(whole.states[position]))
-
-
 @pytest.mark.parametrize("kind", [*QUICK, *SLOW])
 def test_stopping_changes_nothing(makers: Any, whole: Any, fake_run: Any, as_plain: Any, kind: str) -> None:
     expected = whole(kind)
@@ -89,7 +81,7 @@ def test_stopping_changes_nothing(makers: Any, whole: Any, fake_run: Any, as_pla
         assert not stopped.reports
         position = max(stopped.states)
         rest = trained(makers, fake_run, kind, start=position, state=stopped.states[position], due=lambda: True)
-        assert_continues(rest, expected, as_plain)
+        rest.assert_continues(expected, lambda state: without_timing(as_plain(state)))
         assert stopped.points | rest.points == expected.points
 
 
@@ -104,7 +96,7 @@ def test_pausing_and_forking_without_a_change_change_nothing(
         assert list(parent.reports) == [until]
         assert without_timing(as_plain(parent.states[until])) == without_timing(as_plain(expected.states[until]))
         child = trained(makers, fake_run, kind, start=until, state=parent.states[until], due=lambda: True)
-        assert_continues(child, expected, as_plain)
+        child.assert_continues(expected, lambda state: without_timing(as_plain(state)))
         assert parent.points | child.points == expected.points
 
 
