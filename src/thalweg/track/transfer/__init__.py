@@ -1,0 +1,1 @@
+"""Runs of other trackers into a store, and a store's runs into files of other trackers."""
