@@ -1,0 +1,136 @@
+"""Runs as the page sees them: a line of the table, and one in full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from thalweg.report.web.project_data import cost_data, metric_of, score_of
+from thalweg.report.web.snippet import fork_snippet
+from thalweg.report.web.steps import scale_of, step_of
+
+if TYPE_CHECKING:
+    from thalweg.budget import Ledger
+    from thalweg.track.records import RunRow, SavedFile
+    from thalweg.track.store import Store
+    from thalweg.tree import Metric
+
+_FEW = 20
+"""Up to so many runs are read one by one; beyond it, reading all of a project's at once is faster."""
+
+
+def run_entries(store: Store, name: str, wanted: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The lines of a project's table, by order of creation.
+
+    Args:
+        wanted: the ids of those that are asked for; None is all.
+    Raises:
+        StoreError: there is no such project.
+    """
+    record = store.study(name)
+    metric = metric_of(record.config)
+    rows = _rows(store, name, wanted)
+    seconds = run_seconds(store.read_ledger(name))
+    return [_entry(row, record.scale, metric, seconds) for row in rows]
+
+
+def run_seconds(ledger: Ledger) -> dict[str, float]:
+    """The device seconds that each run has cost."""
+    return {run: sum([cost.device_seconds for cost in kinds.values()]) for run, kinds in ledger.spent.items()}
+
+
+def run_data(store: Store, run_id: str) -> dict[str, Any]:
+    """All about one run.
+
+    Raises:
+        StoreError: there is no such run.
+    """
+    details = store.run_details(run_id)
+    record = store.study(details.study)
+    scale = record.scale
+    spent = store.read_ledger(details.study).spent.get(run_id, {})
+    seconds = {run_id: sum([cost.device_seconds for cost in spent.values()])} if spent else {}
+    checkpoints = store.checkpoints(run_id)
+    lineage = lineage_of(store, run_id)
+    return {
+        **_entry(details.row, scale, metric_of(record.config), seconds),
+        "uid": details.row.uid,
+        "project": details.study,
+        "facts": dict(details.facts),
+        "notes": [{"text": note.text, "author": note.author, "created": note.created} for note in details.notes],
+        "lineage": [{"run": run, "from_step": step_of(position, scale)} for run, position in lineage],
+        "children": _children(store, details.study, details.children, scale),
+        "metrics": store.metrics(run_id),
+        "files": [file_entry(run_id, file, scale) for file in details.files],
+        "checkpoints": [
+            {"step": step_of(point.position, scale), "num_bytes": point.num_bytes, "created": point.created}
+            for point in checkpoints
+        ],
+        "cost": {kind: cost_data(cost) for kind, cost in spent.items()},
+        "error": details.row.error,
+        "snippet": fork_snippet(record, details.row, [point.position for point in checkpoints], store.location),
+    }
+
+
+def lineage_of(store: Store, run_id: str) -> list[tuple[str, int]]:
+    """A run's ancestors, the root first, and itself: each with the position at which it begins."""
+    # A range without points: all that is read is the lineage, in one query however long it is.
+    nothing = store.series(run_id, "", first=0, last=0)
+    return list(zip(nothing.runs, nothing.fork_positions, strict=True))
+
+
+def file_entry(run_id: str, file: SavedFile, scale: int) -> dict[str, Any]:
+    """A saved file; its address where its content is kept beside the store."""
+    is_here = file.copied and file.path.is_file()
+    address = f"/api/runs/{quote(file.run, safe='')}/files/{quote(file.name)}?position={file.position}"
+    return {
+        "name": file.name,
+        "step": step_of(file.position, scale),
+        "num_bytes": file.num_bytes,
+        "digest": file.digest,
+        "created": file.created,
+        "run": file.run,
+        "inherited": file.run != run_id,
+        "url": address if is_here else None,
+    }
+
+
+def _rows(store: Store, name: str, wanted: Sequence[str] | None) -> list[RunRow]:
+    if wanted is None or len(wanted) > _FEW:
+        rows = store.run_rows(name)
+        return rows if wanted is None else [row for row in rows if row.id in set(wanted)]
+    details = [store.run_details(run_id) for run_id in wanted]
+    return [found.row for found in details if found.study == name]
+
+
+def _children(store: Store, study: str, ids: Sequence[str], scale: int) -> list[dict[str, Any]]:
+    return [
+        {"id": row.id, "fork_step": step_of(row.fork_position, scale), "name": row.name, "status": row.status}
+        for row in _rows(store, study, ids)
+    ]
+
+
+def _entry(row: RunRow, scale: int, metric: Metric | None, seconds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "number": row.number,
+        "name": row.name,
+        "status": row.status,
+        "parent": row.parent,
+        "waiting_parent": row.waiting_parent,
+        "fork_step": step_of(row.fork_position, scale),
+        "step": step_of(row.position, scale),
+        "horizon": step_of(row.horizon, scale),
+        "origin": row.origin,
+        "tags": list(row.tags),
+        "hyperparameters": dict(row.hyperparameters),
+        "latest": {name: (step_of(at, scale_of(name, scale)), value) for name, (at, value) in row.latest.items()},
+        "score": score_of(row, metric),
+        "cost_seconds": seconds.get(row.id),
+        "created": row.created,
+        "started": row.started,
+        "ended": row.ended,
+        "updated": row.updated,
+        "num_notes": row.num_notes,
+    }
