@@ -18,6 +18,7 @@ import numpy as np
 
 from thalweg.report.web.answers import encode
 from thalweg.report.web.steps import first_position, last_position, scale_of, step_of
+from thalweg.track.lineage import MAX_POSITION
 from thalweg.track.series import Floats, Reduced, Series, reduce_blocks, single_blocks
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def _part_by_step(store: Store, query: CurveQuery, scale: int) -> _Part:
     first, last = first_position(query.first, scale), last_position(query.last, scale)
     whole = _Whole(store, query)
     reduced = whole.reduced(query.num_buckets, first, last)
-    if first is None and last is None:
+    if query.first is None and query.last is None:
         total, first_at, last_at = _extent(reduced)
     else:
-        total, first_at, last_at = _extent(whole.reduced(1, None, None))
+        total, first_at, last_at = _extent(whole.reduced(1, 0, MAX_POSITION))
     num = int(reduced.num_points.sum())
     ends = [None if at is None else step_of(at, scale) for at in (first_at, last_at)]
     if num <= POINTS_PER_BUCKET * query.num_buckets:
@@ -121,11 +122,11 @@ class _Whole:
     store: Store
     query: CurveQuery
 
-    def series(self, first: int | None, last: int | None) -> Series:
+    def series(self, first: int, last: int) -> Series:
         query = self.query
         return self.store.series(query.run, query.metric, inherited=query.inherited, first=first, last=last)
 
-    def reduced(self, num_buckets: int, first: int | None, last: int | None) -> Reduced:
+    def reduced(self, num_buckets: int, first: int, last: int) -> Reduced:
         query = self.query
         return self.store.reduced(
             query.run, query.metric, num_buckets=num_buckets, inherited=query.inherited, first=first, last=last
@@ -139,8 +140,7 @@ def _part_by_time(store: Store, query: CurveQuery) -> _Part:
     times = np.rint(series.times[order] * _MILLISECONDS).astype(np.int64)
     ends = (None, None) if not len(times) else (times[0] / _MILLISECONDS, times[-1] / _MILLISECONDS)
     first, last = first_position(query.first, _MILLISECONDS), last_position(query.last, _MILLISECONDS)
-    start = 0 if first is None else int(np.searchsorted(times, first, "left"))
-    stop = len(times) if last is None else int(np.searchsorted(times, last, "right"))
+    start, stop = int(np.searchsorted(times, first, "left")), int(np.searchsorted(times, last, "right"))
     order, times = order[start:stop], times[start:stop]
     if len(times) <= POINTS_PER_BUCKET * query.num_buckets:
         columns = {

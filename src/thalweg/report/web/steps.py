@@ -32,25 +32,25 @@ def step_of(position: int, scale: int) -> int | float:
     return position // scale if position % scale == 0 else position / scale
 
 
-def first_position(text: str | None, scale: int) -> int | None:
-    """The least position at or after a step, which may lie anywhere: where a person zoomed to.
+def first_position(text: str | None, scale: int) -> int:
+    """The least position at or after a step, which may lie anywhere: where a person zoomed to. None: the first of all.
 
     Raises:
         ConfigError: it is not a finite number.
 
     >>> first_position("1.5", 1), first_position("-3", 1), first_position(None, 1)
-    (2, 0, None)
+    (2, 0, 0)
     """
-    return None if text is None else _clipped(math.ceil(_scaled("first", text, scale)))
+    return 0 if text is None else _clipped(math.ceil(_scaled("first", text, scale)))
 
 
-def last_position(text: str | None, scale: int) -> int | None:
-    """The greatest position at or before a step; -1 where there is none.
+def last_position(text: str | None, scale: int) -> int:
+    """The greatest position at or before a step; -1 where there is none. None: the last of all.
 
     >>> last_position("1.5", 1), last_position("1e30", 1) == 2**63 - 1, last_position("-3", 1)
     (1, True, -1)
     """
-    return None if text is None else _clipped(math.floor(_scaled("last", text, scale)), least=-1)
+    return MAX_POSITION if text is None else _clipped(math.floor(_scaled("last", text, scale)), least=-1)
 
 
 def _scaled(name: str, text: str, scale: int) -> Decimal:
