@@ -11,6 +11,11 @@ from starlette.responses import Response
 from thalweg.errors import ConfigError, StoreError
 from thalweg.report.findings import as_json
 
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+_PART = 100
+"""Entries of a long list that are encoded at once."""
+
 
 class Refused(Exception):
     """A request that is answered with an error.
@@ -36,19 +41,20 @@ def encode(value: Any) -> bytes:
     """
     try:
         # Nearly always there is no such number: looking for one first would take longer than the rest.
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        text = _encoder.encode(value)
     except ValueError:
-        text = json.dumps(as_json(value), allow_nan=False, separators=(",", ":"))
+        text = _encoder.encode(as_json(value))
     return text.encode("ascii")
 
 
 def encode_list(key: str, entries: Sequence[Any]) -> bytes:
-    """`{key: entries}`, encoded one by one: one entry's NaN does not slow down the others.
+    """`{key: entries}`, encoded in parts: one entry's NaN does not slow down all the others.
 
     >>> encode_list("runs", [{"a": 1}, {"a": float("inf")}])
     b'{"runs":[{"a":1},{"a":"inf"}]}'
     """
-    return b'{"' + key.encode("ascii") + b'":[' + b",".join([encode(entry) for entry in entries]) + b"]}"
+    parts = [encode(entries[i : i + _PART])[1:-1] for i in range(0, len(entries), _PART)]
+    return b'{"' + key.encode("ascii") + b'":[' + b",".join(parts) + b"]}"
 
 
 def json_answer(value: Any, status: int = 200) -> Response:

@@ -138,7 +138,7 @@ def _part_by_time(store: Store, query: CurveQuery) -> _Part:
     series = store.series(query.run, query.metric, inherited=query.inherited)
     order = np.argsort(series.times, kind="stable")
     times = np.rint(series.times[order] * _MILLISECONDS).astype(np.int64)
-    ends = (None, None) if not len(times) else (times[0] / _MILLISECONDS, times[-1] / _MILLISECONDS)
+    begin, end = (times[0] / _MILLISECONDS, times[-1] / _MILLISECONDS) if len(times) else (None, None)
     first, last = first_position(query.first, _MILLISECONDS), last_position(query.last, _MILLISECONDS)
     start, stop = int(np.searchsorted(times, first, "left")), int(np.searchsorted(times, last, "right"))
     order, times = order[start:stop], times[start:stop]
@@ -148,9 +148,9 @@ def _part_by_time(store: Store, query: CurveQuery) -> _Part:
             "value": series.values[order],
             "owner": series.owners[order].astype(np.float64),
         }
-        return _Part("points", columns, len(series), *ends, _lineage(series))
+        return _Part("points", columns, len(series), begin, end, _lineage(series))
     reduced = reduce_blocks(single_blocks(times, series.values[order]), query.num_buckets)
-    return _Part("buckets", _buckets(reduced, _MILLISECONDS), len(series), *ends, _lineage(series))
+    return _Part("buckets", _buckets(reduced, _MILLISECONDS), len(series), begin, end, _lineage(series))
 
 
 def _points(x: Floats, series: Series) -> dict[str, Floats]:

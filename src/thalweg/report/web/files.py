@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 
-FILES = "files"
-"""The folder beside a store in which it keeps what runs save."""
-
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 """By name, and not by what this machine's registry of types says of them."""
 
@@ -104,10 +101,7 @@ def saved_answer(store: Store, run_id: str, name: str, position: int | None) -> 
 
 def is_beside(store: Store, path: Path) -> bool:
     """Whether a file lies in the folder of files that a store keeps beside it, links followed."""
-    if "://" in store.location:
-        return False
-    folder = Path(store.location).expanduser().absolute().parent / FILES
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(store.files_folder))
 
 
 def inside(folder: Path, relative: str) -> Path | None:

@@ -62,7 +62,7 @@ def _scaled(name: str, text: str, scale: int) -> Decimal:
         raise ConfigError(f"{name} = {text!r} must be a finite number")
     # Far beyond what a store holds: the exponent may have 18 digits, and the number as many as its exponent says.
     if number and abs(number.adjusted()) > 40:
-        number = Decimal(0) if number.adjusted() < 0 else Decimal("1e40").copy_sign(number)
+        number = Decimal("1e-40" if number.adjusted() < 0 else "1e40").copy_sign(number)
     return number * scale
 
 
