@@ -11,7 +11,7 @@ install: $(VENV)/installed
 # torch is named with its exact version in the same command as all else: a range could bring a build of several GB.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e '.[train,examples,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e '.[train,web,import,export,examples,dev]'
 	touch $@
 
 demo: install
@@ -27,7 +27,7 @@ check: install
 
 # The peers of the benchmarks are installed only here.
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e '.[train,examples,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e '.[train,web,examples,bench]'
 	$(BIN)/python benchmarks/$(NAME)/run.py
 
 clean:

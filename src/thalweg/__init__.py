@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from thalweg.loop import StudyFailed
     from thalweg.space import Space, choice, integer, linear, log
     from thalweg.study import Result, Study, tune
+    from thalweg.track.client import TrackedRun, continue_best, init
+    from thalweg.track.query import curves, runs
     from thalweg.track.store import Store
     from thalweg.train.corpus import Corpus
     from thalweg.train.data import Data
@@ -46,16 +48,22 @@ _HOMES = {
     "Study": "thalweg.study",
     "StudyFailed": "thalweg.loop",
     "ThalwegError": "thalweg.errors",
+    "TrackedRun": "thalweg.track.client",
     "choice": "thalweg.space",
+    "continue_best": "thalweg.track.client",
+    "curves": "thalweg.track.query",
+    "init": "thalweg.track.client",
     "integer": "thalweg.space",
     "linear": "thalweg.space",
     "log": "thalweg.space",
+    "runs": "thalweg.track.query",
     "tune": "thalweg.study",
 }
 
 __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "tune", "FineTune", "Data", "Pretrain", "ModelShape", "Corpus", "HFTrainer", "FunctionTrainer", "FunctionRun",
     "Study", "Result",
+    "init", "TrackedRun", "continue_best", "runs", "curves",
     "Space", "log", "linear", "integer", "choice", "Budget", "Store",
     "ThalwegError", "ConfigError", "StoreError", "CheckpointError", "StudyFailed", "RunInterrupted",
 ]  # fmt: skip

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from thalweg import asked
 from thalweg.budget import Ledger, Left
-from thalweg.errors import ConfigError, StoreError, ThalwegError
+from thalweg.errors import ConfigError, ThalwegError
 from thalweg.execute.executor import Done, Event, Executor, Lost, Progress, Ready, Task
 from thalweg.plan.forecast import Speed, price, prices, reduced
 from thalweg.search.strategy import Strategy
@@ -92,7 +93,7 @@ class Loop:
             if not self.interrupted and self.study.hold_back:
                 self._test()
             if self.interrupted:
-                self._stop_all()
+                self.stop_all()
                 raise KeyboardInterrupt
 
     def wait_until_ready(self) -> None:
@@ -109,10 +110,11 @@ class Loop:
         if time.monotonic() - self._clock >= TICK_SECONDS:
             self._tick()
             self._take_requests()
+        self._wait_while_paused()
         left = self.study.budget.left(self.ledger)
         used_up = Left({name: amount for name, amount in left.amounts.items() if name != "runs"}).used_up
         if used_up:
-            self._stop_all(f"the budget's {used_up} are used up")
+            self.stop_all(f"the budget's {used_up} are used up")
             return False
         waiting = [run for run in self.tree if run.waits_for_worker]
         free = self.executor.free_slots - len(waiting)
@@ -203,14 +205,23 @@ class Loop:
 
     def _take_requests(self) -> None:
         """What people asked for from another process joins here, through the same actions."""
-        for request in self.store.pending_requests(self.study.name):
-            try:
-                self.apply(request.action)
-                outcome = "done"
-            except (ConfigError, StoreError, KeyError) as error:
-                outcome = f"refused: {error}"
-            self.store.answer_request(request.id, outcome)
-            self._show(f"by hand: {_describe(request.action)}: {outcome}")
+        for message in asked.take_requests(self):
+            self._show(message)
+
+    def _wait_while_paused(self) -> None:
+        """Until somebody unpauses the study or ends the loop. The time does not count."""
+        paused = False
+        while not self.interrupted and self.store.is_paused(self.study.name):
+            if not paused:
+                self.stop_all(f"paused; 'thalweg unpause {self.study.name}' goes on")
+            paused = True
+            time.sleep(WAIT_SECONDS)
+            self._take_requests()
+            self._clock = time.monotonic()
+
+    def is_training(self, run_id: str) -> bool:
+        """Whether a worker has a run now."""
+        return run_id in self._running
 
     def _dispatch(self) -> None:
         waiting = [run for run in self.tree if run.waits_for_worker and run.id not in self._running]
@@ -273,7 +284,7 @@ class Loop:
             return
         self._failures.append((run.error or "").strip().splitlines()[-1])
         if len(self._failures) >= MAX_SAME_FAILURES and len(set(self._failures[-MAX_SAME_FAILURES:])) == 1:
-            self._stop_all()
+            self.stop_all()
             raise StudyFailed(
                 f"{MAX_SAME_FAILURES} runs in a row failed with the same error, so the study stops:\n{run.error}"
             )
@@ -316,7 +327,7 @@ class Loop:
             self.tree.absorb(self.store.update_run(run.id, status="interrupted") if now.status == "running" else now)
         self._let_checkpoints_go()
 
-    def _stop_all(self, message: str | None = None) -> None:
+    def stop_all(self, message: str | None = None) -> None:
         """Let every running run write its checkpoint; those that do not in time go on from the one before."""
         for run_id in self._running:
             self.executor.stop(run_id)
@@ -342,18 +353,6 @@ class Loop:
 
     def _interrupt(self) -> None:
         self.interrupted = True
-
-
-def _describe(action: Action) -> str:
-    match action:
-        case Stop(run):
-            return f"stop {run}"
-        case Continue(run, until):
-            return f"continue {run} to {until}"
-        case Fork(parent, at):
-            return f"fork {parent} at {at}"
-        case Start():
-            return "start"
 
 
 @contextmanager

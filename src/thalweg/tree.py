@@ -75,6 +75,30 @@ Action = Start | Continue | Fork | Stop
 
 
 @dataclass(frozen=True)
+class Restart:
+    """Go on with a run from an earlier position of its own, hiding what it did after that: only people ask for it."""
+
+    run: str
+    at: int
+    """A position of the run that has a checkpoint."""
+    origin: str = "hand"
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Train nothing more for now: runs write their checkpoints and wait."""
+
+
+@dataclass(frozen=True)
+class Unpause:
+    """Go on after a pause."""
+
+
+Ask = Action | Restart | Pause | Unpause
+"""What a person may ask of a study's loop."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of one evaluation: what runs are compared by."""
 

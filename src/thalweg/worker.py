@@ -103,6 +103,8 @@ class StudyWorker:
     def _newest_state(self, run: Run) -> tuple[int, State | None]:
         """The newest checkpoint of the run that is whole; else the parent's at the fork point; else from scratch."""
         for record in reversed(self._store.checkpoints(run.id)):
+            if record.position > run.position:
+                continue  # from before the run was rewound; a fork of it begins there
             try:
                 return record.position, checkpoint.read(Path(record.folder), record.digest)
             except CheckpointError:

@@ -85,7 +85,7 @@ def test_a_newer_store_is_refused_with_both_versions(tmp_path: Path) -> None:
     with Store.open(path) as store, store._database.write() as connection:
         connection.execute(schema.version_table.update().values(version=7))
     for read_only in (False, True):
-        with pytest.raises(StoreError, match=r"version 7, this thalweg knows versions 1 to 1\. Upgrade"):
+        with pytest.raises(StoreError, match=r"version 7, this thalweg knows versions 1 to 2\. Upgrade"):
             Store.open(path, read_only=read_only)
 
 
@@ -108,8 +108,8 @@ def test_an_older_store_is_brought_up_to_date_once(tmp_path: Path, monkeypatch: 
     path = tmp_path / "a.db"
     with Store.open(path) as store:
         store.create_study("s", {"x": 1})
-    monkeypatch.setattr(schema, "MIGRATIONS", (add_notes, fill_notes))
-    with pytest.raises(StoreError, match=r"version 1, this thalweg reads version 3\. Open it for writing once"):
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, add_notes, fill_notes))
+    with pytest.raises(StoreError, match=r"version 2, this thalweg reads version 4\. Open it for writing once"):
         Store.open(path, read_only=True)
     errors: list[BaseException] = []
 
@@ -140,12 +140,12 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
         connection.execute(text("UPDATE no_such_table SET x = 1"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", (add_notes, fail))
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, add_notes, fail))
         with pytest.raises(StoreError, match="no_such_table"):
             Store.open(path)
     with Store.open(path) as store:
         assert store.study("s").config == {}
-    monkeypatch.setattr(schema, "MIGRATIONS", (add_notes, fill_notes))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, add_notes, fill_notes))
     Store.open(path).close()
     assert notes(path) == ["s!"]
 

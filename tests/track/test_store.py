@@ -278,8 +278,8 @@ def test_requests_come_back_as_the_actions_that_they_are(store: Store) -> None:
     ids = [store.add_request("imdb", action) for action in actions]
     pending = store.pending_requests("imdb")
     assert [request.id for request in pending] == ids
-    assert [request.action for request in pending] == actions
-    start = pending[0].action
+    assert [request.ask for request in pending] == actions
+    start = pending[0].ask
     assert isinstance(start, Start)
     assert [type(value) for value in start.hyperparameters.values()] == [float, int, float]
     store.answer_request(ids[1], "run imdb-0 goes on to 80")

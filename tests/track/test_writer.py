@@ -24,7 +24,7 @@ from thalweg.track import compaction, liveness, sqlite_engine, terminate
 from thalweg.track.liveness import Process
 from thalweg.track.series import CHUNK_POINTS, journal_layout
 from thalweg.track.store import Store
-from thalweg.track.writer import _ROW_CALLS, _journal_rows
+from thalweg.track.calls import ROW_CALLS, journal_rows
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -169,25 +169,25 @@ def test_calls_share_journal_rows_only_where_their_order_does_not_matter() -> No
         return names, journal_layout(len(names)).pack(position, 0, *[0.0] * len(names))
 
     alternating = [call(i, *(("a", "b") if i % 2 else ("c",))) for i in range(10)]
-    assert sorted(row[:2] for row in _journal_rows(alternating)) == [('["a", "b"]', 5), ('["c"]', 5)]
+    assert sorted(row[:2] for row in journal_rows(alternating)) == [('["a", "b"]', 5), ('["c"]', 5)]
     sharing = [call(1, "a"), call(1, "a", "b"), call(1, "a"), call(2, "a"), call(2, "c")]
-    assert [row[:2] for row in _journal_rows(sharing)] == [
+    assert [row[:2] for row in journal_rows(sharing)] == [
         ('["a"]', 1),
         ('["a", "b"]', 1),
         ('["a"]', 2),
         ('["c"]', 1),
     ]
     back_and_forth = [call(1, "a"), call(2, "b"), call(3, "a", "b"), call(4, "a"), call(5, "b")]
-    assert [row[:2] for row in _journal_rows(back_and_forth)] == [
+    assert [row[:2] for row in journal_rows(back_and_forth)] == [
         ('["a"]', 1),
         ('["b"]', 1),
         ('["a", "b"]', 1),
         ('["a"]', 1),
         ('["b"]', 1),
     ]
-    assert _journal_rows([]) == []
-    many = _journal_rows([call(i, "a") for i in range(2 * _ROW_CALLS + 1)] + [call(0, "b"), call(0, "a")])
-    assert [row[:2] for row in many] == [('["a"]', _ROW_CALLS), ('["a"]', _ROW_CALLS), ('["a"]', 2), ('["b"]', 1)]
+    assert journal_rows([]) == []
+    many = journal_rows([call(i, "a") for i in range(2 * ROW_CALLS + 1)] + [call(0, "b"), call(0, "a")])
+    assert [row[:2] for row in many] == [('["a"]', ROW_CALLS), ('["a"]', ROW_CALLS), ('["a"]', 2), ('["b"]', 1)]
 
 
 def test_a_locked_store_is_waited_for(

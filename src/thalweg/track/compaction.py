@@ -53,7 +53,7 @@ def compact(
     for metric, written in unpack_journal([*(tuple(row[1:]) for row in rows), *written_now]).items():
         older = [unpack(tails[metric])] if metric in tails else []
         place = {"run_key": run_key, "metric": metric, "generation": generation}
-        entries += [_entry(packed) | place for packed in pack(settle(join([*older, written])))]
+        entries += [as_row(packed) | place for packed in pack(settle(join([*older, written])))]
     written_metrics = {entry["metric"] for entry in entries}
     for metric in tails.keys() & written_metrics:
         newest = select(func.max(chunk.c.key)).where(chunk.c.run_key == run_key, chunk.c.metric == metric)
@@ -80,7 +80,8 @@ def _open_tails(connection: Connection, run_key: int, generation: int) -> dict[s
     return {row[0]: Chunk(*row[1:]) for row in connection.execute(query)}
 
 
-def _entry(packed: Chunk) -> dict[str, Any]:
+def as_row(packed: Chunk) -> dict[str, Any]:
+    """A chunk's own columns."""
     return {
         "num_points": packed.num_points,
         "first_position": packed.first_position,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from thalweg.track.compaction import PACKED
-from thalweg.track.lineage import Link, lineage, read_lineage
+from thalweg.track.lineage import MAX_POSITION, Link, lineage, read_lineage
 from thalweg.track.schema import chunk, journal
 from thalweg.track.series import (
     BLOCK,
@@ -49,7 +50,11 @@ def _of_lineage(query: Select[Any], table: Any, *, inherited: bool) -> Select[An
 def _chunks(*columns: Any, inherited: bool) -> Select[Any]:
     query = _of_lineage(
         select(chunk.c.run_key, chunk.c.generation, chunk.c.key, *columns), chunk, inherited=inherited
-    ).where(chunk.c.metric == bindparam("metric"))
+    ).where(
+        chunk.c.metric == bindparam("metric"),
+        chunk.c.last_position >= bindparam("first"),
+        chunk.c.first_position <= bindparam("last"),
+    )
     return query.where(chunk.c.first_position <= lineage.c.fork_limit) if inherited else query
 
 
@@ -81,12 +86,29 @@ def read_metrics(connection: Connection, run_key: int, *, inherited: bool) -> li
     return sorted(found)
 
 
-def read_series(connection: Connection, run_key: int, metric: str, *, inherited: bool) -> Series:
+@dataclass(frozen=True)
+class Wanted:
+    """Which points of a run are read."""
+
+    run_key: int
+    metric: str
+    inherited: bool = True
+    first: int = 0
+    last: int = MAX_POSITION
+    """Both positions included."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the queries ask for."""
+        return {"run_key": self.run_key, "metric": self.metric, "first": self.first, "last": self.last}
+
+
+def read_series(connection: Connection, wanted: Wanted) -> Series:
     """One metric's curve over a run's lineage, or of the run alone."""
-    links = _links(connection, run_key, inherited=inherited)
-    rows = connection.execute(_FULL[inherited], {"run_key": run_key, "metric": metric})
-    parts = [(row[0], _clip(unpack(Chunk(*row[3:])), links[row[0]].visible_until(row[1]))) for row in rows]
-    parts += _waiting_points(connection, run_key, metric, links, inherited=inherited)
+    links = _links(connection, wanted.run_key, inherited=wanted.inherited)
+    rows = connection.execute(_FULL[wanted.inherited], wanted.values)
+    parts = [(row[0], _within(unpack(Chunk(*row[3:])), links[row[0]].visible_until(row[1]), wanted)) for row in rows]
+    parts += _waiting_points(connection, wanted, links)
     points, owners = _merge(parts, links)
     return Series(
         positions=points.positions,
@@ -98,16 +120,16 @@ def read_series(connection: Connection, run_key: int, metric: str, *, inherited:
     )
 
 
-def read_reduced(connection: Connection, run_key: int, metric: str, num_buckets: int, *, inherited: bool) -> Reduced:
+def read_reduced(connection: Connection, wanted: Wanted, num_buckets: int) -> Reduced:
     """One metric's curve in at most so many buckets."""
-    links = _links(connection, run_key, inherited=inherited)
-    rows = connection.execute(_SUMMARIES[inherited], {"run_key": run_key, "metric": metric}).all()
+    links = _links(connection, wanted.run_key, inherited=wanted.inherited)
+    rows = connection.execute(_SUMMARIES[wanted.inherited], wanted.values).all()
     blocks = None
     if sum([num_points for _, _, _, num_points, *_ in rows]) >= num_buckets * BLOCK_POINTS * _BLOCKS_PER_BUCKET:
-        waiting = _waiting_points(connection, run_key, metric, links, inherited=inherited)
-        blocks = _summary_blocks(connection, rows, links, waiting)
+        waiting = _waiting_points(connection, wanted, links)
+        blocks = _summary_blocks(connection, rows, links, waiting, wanted)
     if blocks is None:
-        series = read_series(connection, run_key, metric, inherited=inherited)
+        series = read_series(connection, wanted)
         blocks = single_blocks(series.positions, series.values)
     return reduce_blocks(blocks, num_buckets)
 
@@ -118,20 +140,24 @@ def _links(connection: Connection, run_key: int, *, inherited: bool) -> Links:
 
 
 def _summary_blocks(
-    connection: Connection, rows: Sequence[Row[Any]], links: Links, waiting: Sequence[tuple[int, Points]]
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    links: Links,
+    waiting: Sequence[tuple[int, Points]],
+    wanted: Wanted,
 ) -> Blocks | None:
     """Blocks of the whole curve, from summaries wherever a chunk is alone in its stretch; None where few are."""
     run_keys, generations, keys, _, firsts, lasts, summaries = (list(column) for column in zip(*rows, strict=True))
     written_in = list(zip(run_keys, generations, strict=True))
     bounds = {(key, generation): links[key].visible_until(generation) for key, generation in set(written_in)}
-    until = np.array([bounds[place] for place in written_in], np.int64)
+    until = np.minimum(np.array([bounds[place] for place in written_in], np.int64), wanted.last)
     first, last = np.array(firsts, np.int64), np.array(lasts, np.int64)
     seen = first <= until
     late = np.array([(p.positions.min(), p.positions.max()) for _, p in waiting if len(p)], np.int64).reshape(-1, 2)
     alone = _alone(np.append(first[seen], late[:, 0]), np.append(np.minimum(last, until)[seen], late[:, 1]))
     # A clipped chunk's summary tells of points that are hidden.
     clear = np.zeros(len(rows), bool)
-    clear[seen] = alone[: int(seen.sum())] & (last <= until)[seen]
+    clear[seen] = alone[: int(seen.sum())] & ((last <= until) & (first >= wanted.first))[seen]
     mixed = np.flatnonzero(seen & ~clear).tolist()
     if len(mixed) > _MOST_MIXED:
         return None
@@ -139,7 +165,7 @@ def _summary_blocks(
     if mixed or waiting:
         chunks = connection.execute(_BY_KEY, {"keys": [keys[i] for i in mixed]})
         packed = {key: Chunk(*columns) for key, *columns in chunks}
-        parts = [(run_keys[i], _clip(unpack(packed[keys[i]]), int(until[i]))) for i in mixed]
+        parts = [(run_keys[i], _within(unpack(packed[keys[i]]), int(until[i]), wanted)) for i in mixed]
         points, _ = _merge([*parts, *waiting], links)
         blocks = np.concatenate([blocks, single_blocks(points.positions, points.values)])
     starts = blocks["first"]
@@ -156,12 +182,11 @@ def _alone(first: Ints, last: Ints) -> NDArray[np.bool_]:
     return alone
 
 
-def _waiting_points(
-    connection: Connection, run_key: int, metric: str, links: Links, *, inherited: bool
-) -> list[tuple[int, Points]]:
+def _waiting_points(connection: Connection, wanted: Wanted, links: Links) -> list[tuple[int, Points]]:
     """What the journals of a lineage hold of a metric, as (run key, points)."""
-    found = _journals(connection, run_key, metric, links, inherited=inherited)
-    return [(key, points[metric]) for key, points in found if metric in points]
+    found = _journals(connection, wanted.run_key, wanted.metric, links, inherited=wanted.inherited)
+    parts = [(key, points[wanted.metric]) for key, points in found if wanted.metric in points]
+    return [(key, _within(points, MAX_POSITION, wanted)) for key, points in parts]
 
 
 def _journals(
@@ -195,3 +220,11 @@ def _clip(points: Points, until: int) -> Points:
     if not len(points) or int(points.positions.max()) <= until:
         return points
     return points.take(points.positions <= until)
+
+
+def _within(points: Points, until: int, wanted: Wanted) -> Points:
+    """Those up to a position, and in the stretch that is wanted."""
+    points = _clip(points, min(until, wanted.last))
+    if not wanted.first or not len(points) or int(points.positions.min()) >= wanted.first:
+        return points
+    return points.take(points.positions >= wanted.first)

@@ -34,6 +34,11 @@ class Database:
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
 
+    @property
+    def place(self) -> str:
+        """Where the store is, the same from every folder and without a password."""
+        return str(Path(self.where).absolute()) if self.is_sqlite else self.where
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent view of the store, whatever others write meanwhile."""
@@ -81,20 +86,22 @@ class Database:
         return StoreError(f"{self.where}: {str(cause).strip()}")
 
 
-def open_database(location: str | Path, *, read_only: bool) -> Database:
+def open_database(location: str | Path, *, read_only: bool, wait_seconds: float | None = None) -> Database:
     """Open, and where needed create or migrate, the store at a file path or an SQLAlchemy URL.
 
+    Args:
+        wait_seconds: how long a transaction waits for another process's; by default half a minute.
     Raises:
         StoreError: there is something else, of another version, or it cannot be opened.
         ConfigError: the URL is not one, or its driver is not installed.
     """
     url = _url(location)
     if url is None:
-        return _open_file(Path(location).expanduser(), read_only=read_only)
+        return _open_file(Path(location).expanduser(), read_only=read_only, wait_seconds=wait_seconds)
     if url.get_backend_name() == "sqlite":
         if url.database in (None, "", ":memory:"):
             raise ConfigError(f"store = {str(location)!r} would be lost with the process; name a file")
-        return _open_file(Path(str(url.database)), read_only=read_only)
+        return _open_file(Path(str(url.database)), read_only=read_only, wait_seconds=wait_seconds)
     where = url.render_as_string(hide_password=True)
     if url.get_backend_name() != "postgresql":
         raise ConfigError(f"store = {where!r} must be a file's path or start with postgresql://")
@@ -118,7 +125,7 @@ def _url(location: str | Path) -> URL | None:
     return url
 
 
-def _open_file(path: Path, *, read_only: bool) -> Database:
+def _open_file(path: Path, *, read_only: bool, wait_seconds: float | None) -> Database:
     if path.is_dir():
         raise StoreError(f"{path} is a folder; name a file in it, such as {path / 'thalweg.db'}")
     if read_only and not path.exists():
@@ -130,7 +137,7 @@ def _open_file(path: Path, *, read_only: bool) -> Database:
             raise StoreError(
                 f"{path}: its folder cannot be made ({error.strerror}). Name a place where you may write"
             ) from error
-    engine = sqlite_engine.engine(path, read_only=read_only)
+    engine = sqlite_engine.engine(path, read_only=read_only, wait_seconds=wait_seconds)
     return _prepared(Database(engine, str(path), read_only=read_only), path)
 
 

@@ -36,10 +36,11 @@ def is_live(process: Process, heartbeat: float | None) -> bool:
     """Whether its last beat is recent and, where that can be seen from here, it still runs."""
     if heartbeat is None or time.time() - heartbeat > DEAD_AFTER_SECONDS:
         return False
-    return process.host != socket.gethostname() or _runs_here(process)
+    return process.host != socket.gethostname() or runs_here(process)
 
 
-def _runs_here(process: Process) -> bool:
+def runs_here(process: Process) -> bool:
+    """Whether a process of this machine is still there."""
     try:
         found = psutil.Process(process.pid)
         # The start time is worked out from the clock at each look: allow for small corrections of it.

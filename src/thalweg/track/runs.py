@@ -69,7 +69,8 @@ def create_run(connection: Connection, study: str, fields: Mapping[str, Any]) ->
         "hyperparameters": encode(fields["hyperparameters"], "hyperparameters"),
         "origin": fields["origin"],
         "status": "pending",
-        "created": time.time(),
+        "created": (now := time.time()),
+        "updated": now,
     }
     entry |= {name: as_position(name, fields[name]) for name in ("horizon", "until", "seed", "fork_position")}
     if parent is None and entry["fork_position"]:
@@ -109,7 +110,8 @@ def update_run(connection: Connection, run_id: str, values: Mapping[str, Any]) -
     # Until its writer opens, the process that says a run is running answers for it.
     occupied = occupied_by(this_process()) if values.get("status") == "running" else {}
     if values:
-        connection.execute(update(schema.run).where(schema.run.c.key == row.key).values({**values, **occupied}))
+        values = {**values, **occupied, "updated": time.time()}
+        connection.execute(update(schema.run).where(schema.run.c.key == row.key).values(values))
     return read_run(connection, run_id)
 
 
@@ -138,13 +140,18 @@ def delete_run(connection: Connection, run_id: str) -> None:
     if children:
         raise StoreError(
             f"run {run_id!r} has children ({', '.join(sorted(children)[:5])}), whose curves begin with its"
-            " points: delete them first"
+            " points: delete them first, or let them keep a copy (materialise)"
         )
-    if row.status == "running" and read_times(connection, run_id).live:
-        raise StoreError(f"run {run_id!r} is being trained; stop it first: thalweg stop {run_id}")
-    for table in (schema.journal, schema.chunk, schema.cut, schema.report, schema.checkpoint, schema.test_result):
+    refuse_live(connection, run_id)
+    for table in schema.OF_A_RUN:
         connection.execute(delete(table).where(table.c.run_key == row.key))
     connection.execute(delete(schema.run).where(schema.run.c.key == row.key))
+
+
+def refuse_live(connection: Connection, run_id: str) -> None:
+    """Refuse to go on with a run that a process is writing."""
+    if find_run(connection, run_id).status == "running" and read_times(connection, run_id).live:
+        raise StoreError(f"run {run_id!r} is being trained; stop it first: thalweg stop {run_id}")
 
 
 def read_study_name(connection: Connection, run_id: str) -> str:
@@ -155,7 +162,14 @@ def read_study_name(connection: Connection, run_id: str) -> str:
 def read_times(connection: Connection, run_id: str) -> RunTimes:
     row = find_run(connection, run_id)
     live = row.pid is not None and is_live(Process(row.host, row.pid, row.pid_started), row.heartbeat)
+    live = live or any(is_live(process, beat) for process, beat in _open_writers(connection, row.key))
     return RunTimes(created=row.created, started=row.started, ended=row.ended, heartbeat=row.heartbeat, live=live)
+
+
+def _open_writers(connection: Connection, run_key: int) -> list[tuple[Process, float]]:
+    table = schema.writer
+    found = connection.execute(select(table).where(table.c.run_key == run_key, table.c.closed.is_(None)))
+    return [(Process(row.host, row.pid, row.pid_started), row.heartbeat) for row in found]
 
 
 def read_ledger(connection: Connection, study: str) -> Ledger:

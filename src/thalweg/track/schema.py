@@ -22,11 +22,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     insert,
     inspect,
     select,
     update,
 )
+from sqlalchemy.schema import CreateColumn
 
 from thalweg.errors import StoreError
 
@@ -51,6 +53,11 @@ study = Table(
     Column("wall_seconds", Double, nullable=False, default=0.0),
     # Counts up even when runs are deleted, so that an id is never used twice.
     Column("num_created", Integer, nullable=False, default=0),
+    # `study`: a search that a loop runs. `project`: runs that are tracked from a person's own training code.
+    Column("kind", Text, nullable=False, server_default="study"),
+    # Positions are kept as whole numbers: steps times ten to this.
+    Column("decimals", Integer, nullable=False, server_default="0"),
+    Column("paused", Boolean, nullable=False, server_default=false()),
 )
 
 session = Table(
@@ -94,7 +101,40 @@ run = Table(
     Column("host", Text),
     Column("pid", Integer),
     Column("pid_started", Double),
+    # What a person calls it: any text.
+    Column("name", Text),
+    # What it is called where it comes from, unique within its study or project; NULL: as `id`.
+    Column("uid", Text),
+    # The uid or id of a parent that is not in the store yet.
+    Column("waiting_parent", Text),
+    # As JSON; NULL: none.
+    Column("tags", Text),
+    Column("facts", Text),
+    # Metric -> [position, value]: the run's own last points, so that a list of runs needs no curve.
+    Column("latest", Text),
+    # When something was last written into it: what a dashboard asks for again.
+    Column("updated", Double),
     UniqueConstraint("study_key", "number"),
+    Index("run_by_uid", "study_key", "uid", unique=True),
+    Index("run_by_updated", "updated"),
+    Index("run_by_waiting_parent", "study_key", "waiting_parent"),
+)
+
+# A process that writes, or wrote, a run; several may at once.
+writer = Table(
+    "writer",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("uid", Text, nullable=False, unique=True),
+    Column("run_key", ForeignKey("run.key"), nullable=False, index=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("pid_started", Double, nullable=False),
+    Column("opened", Double, nullable=False),
+    Column("heartbeat", Double, nullable=False),
+    Column("closed", Double),
+    # The last of its batches that is written: one that comes again, from a spool, changes nothing.
+    Column("last_batch", BigInteger, nullable=False, default=0),
 )
 
 # One row per group commit and set of metric names. All of a run's journal belongs to its present generation.
@@ -181,6 +221,7 @@ request = Table(
     Column("created", Double, nullable=False),
     Column("answered", Double),
     Column("outcome", Text),
+    Column("author", Text),
 )
 
 test_result = Table(
@@ -192,9 +233,57 @@ test_result = Table(
     Column("created", Double, nullable=False),
 )
 
+note = Table(
+    "note",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("run_key", ForeignKey("run.key"), nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    Column("author", Text),
+    Column("created", Double, nullable=False),
+)
+
+# What a training script saved beside its points: under `files` next to the store where it was copied, else where it is.
+file = Table(
+    "file",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("run_key", ForeignKey("run.key"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    # The run's generation when it was saved: a cut hides files as it hides points.
+    Column("generation", Integer, nullable=False, default=0),
+    Column("place", Text, nullable=False),
+    Column("copied", Boolean, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("digest", Text),
+    Column("created", Double, nullable=False),
+)
+
+OF_A_RUN = (journal, chunk, cut, report, checkpoint, test_result, writer, note, file)
+"""Tables whose rows go with their run."""
+
 Migration = Callable[[Connection], None]
 
-MIGRATIONS: tuple[Migration, ...] = ()
+
+def _add_tracking(connection: Connection) -> None:
+    """Version 2: runs that are tracked from a person's own code, with names, notes, files and several writers."""
+    added = {
+        study: ("kind", "decimals", "paused"),
+        run: ("name", "uid", "waiting_parent", "tags", "facts", "latest", "updated"),
+        request: ("author",),
+    }
+    for table, names in added.items():
+        for name in names:
+            definition = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+    for index in run.indexes:
+        if index.name in ("run_by_uid", "run_by_updated", "run_by_waiting_parent"):
+            index.create(connection)
+    metadata.create_all(connection, tables=[writer, note, file])
+
+
+MIGRATIONS: tuple[Migration, ...] = (_add_tracking,)
 """Step k turns version k + 1 into version k + 2. Version 1 is the first one that was released."""
 
 

@@ -22,8 +22,9 @@ _SPARE_PAGES = 1024
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "lustre", "gpfs", "beegfs"}
 
 
-def engine(path: Path, *, read_only: bool) -> Engine:
+def engine(path: Path, *, read_only: bool, wait_seconds: float | None = None) -> Engine:
     """An engine for one file. Nothing is opened until the first connection is asked for."""
+    seconds = BUSY_SECONDS if wait_seconds is None else wait_seconds
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
     if read_only and not _can_share(path):
         # Reading a WAL file means writing to the index file beside it, unless SQLite knows that nobody writes.
@@ -31,7 +32,7 @@ def engine(path: Path, *, read_only: bool) -> Engine:
 
     def connect() -> sqlite3.Connection:
         # No isolation level: pysqlite starts no transaction by itself, `_begin` does.
-        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None, check_same_thread=False)
 
     made = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=5, max_overflow=-1)
     event.listen(made, "connect", _on_connect)
@@ -125,7 +126,7 @@ def explain(error: BaseException, where: str) -> StoreError:
     name = str(getattr(error, "sqlite_errorname", ""))
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreError(
-            f"{where} was locked by another process for {BUSY_SECONDS:g} s. Look for a program that holds it open"
+            f"{where} was locked by another process for too long. Look for a program that holds it open"
             " in a long transaction, and try again"
         )
     if name.startswith("SQLITE_FULL"):

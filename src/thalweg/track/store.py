@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from sqlalchemy import Connection
+
 from thalweg.budget import Ledger
 from thalweg.errors import ConfigError, StoreError
 from thalweg.space import Hyperparameters
-from thalweg.track import compaction, curves, integrity, runs, sqlite_engine, studies
+from thalweg.track import (
+    compaction,
+    copying,
+    curves,
+    files,
+    integrity,
+    merging,
+    runs,
+    sqlite_engine,
+    studies,
+    tracked_runs,
+)
+from thalweg.track.calls import SYSTEM
 from thalweg.track.database import Database, open_database
-from thalweg.track.records import CheckpointRecord, Request, RunTimes, SessionRecord, StudyRecord
-from thalweg.track.series import Reduced, Series
+from thalweg.track.lineage import MAX_POSITION, read_lineage
+from thalweg.track.merging import Merged
+from thalweg.track.records import (
+    CheckpointRecord,
+    NewRun,
+    Request,
+    RequestRecord,
+    RunDetails,
+    RunRow,
+    RunTimes,
+    SavedFile,
+    SessionRecord,
+    StudyRecord,
+)
+from thalweg.track.series import Floats, Ints, Points, Reduced, Series
 from thalweg.track.session import Session
 from thalweg.track.writer import RunWriter
 from thalweg.trainer import Estimate
-from thalweg.tree import Action, Run, Status, Tree
+from thalweg.tree import Ask, Run, Status, Tree
 
 
 class Store:
@@ -35,16 +64,17 @@ class Store:
         self._writers: weakref.WeakSet[RunWriter] = weakref.WeakSet()
 
     @classmethod
-    def open(cls, location: str | Path, *, read_only: bool = False) -> Self:
+    def open(cls, location: str | Path, *, read_only: bool = False, wait_seconds: float | None = None) -> Self:
         """Open a store; create it, or bring one of an older version up to date, unless it is for reading only.
 
         Args:
             location: a file's path, whose folders are made, or an SQLAlchemy URL such as postgresql://user@host/database.
+            wait_seconds: how long a transaction waits for another process's; by default half a minute.
         Raises:
             StoreError: something else is there, a newer thalweg wrote it, or it cannot be opened.
             ConfigError: a URL that cannot work.
         """
-        return cls(open_database(location, read_only=read_only), str(location))
+        return cls(open_database(location, read_only=read_only, wait_seconds=wait_seconds), str(location))
 
     def close(self) -> None:
         """Close the writers that this store has opened, and the connections."""
@@ -89,6 +119,28 @@ class Store:
         with self._database.write() as connection:
             studies.update_study(connection, name, config)
             return studies.read_study(connection, name)
+
+    def create_project(self, name: str, *, unit: str = "steps", decimals: int = 6) -> StudyRecord:
+        """A project, made where there is none of this name: runs that are tracked from a person's own code.
+
+        Args:
+            decimals: of its steps. With six, steps go to nine million million.
+        Raises:
+            StoreError: a study has this name.
+            ConfigError: a name that cannot be part of a file's name.
+        """
+        with self._database.write() as connection:
+            return studies.get_or_create_project(connection, name, unit, decimals)
+
+    def is_paused(self, study: str) -> bool:
+        """Whether somebody paused the study: its loop trains nothing until it is unpaused."""
+        with self._database.read() as connection:
+            return bool(studies.find_study(connection, study).paused)
+
+    def set_paused(self, study: str, paused: bool) -> None:
+        """Pause a study's loop, or let it go on; the loop itself does this when it is asked to."""
+        with self._database.write() as connection:
+            studies.set_paused(connection, study, paused)
 
     def open_session(self, study: str) -> Session:
         """Claim a study for this process's loop, until the session is closed or the process is gone.
@@ -169,14 +221,132 @@ class Store:
         with self._database.read() as connection:
             return runs.read_times(connection, run_id)
 
-    def delete_run(self, run_id: str) -> None:
+    def delete_run(self, run_id: str, *, materialise: bool = False) -> None:
         """Delete a run with its curves and records. What it has spent stays in the ledger; its number is not reused.
 
+        Args:
+            materialise: copy into its children what they inherit from it, instead of refusing.
         Raises:
             StoreError: it has children, or is being trained.
         """
         with self._database.write() as connection:
+            if materialise:
+                runs.refuse_live(connection, run_id)
+                copying.give_children_their_past(connection, run_id)
             runs.delete_run(connection, run_id)
+        shutil.rmtree(self.files_folder / run_id, ignore_errors=True)
+
+    # Tracked runs
+
+    def track_run(self, project: str, new: NewRun) -> tuple[str, bool]:
+        """Enter a run that a person's own code tracks. Returns its id, and whether it is new.
+
+        A run of the same uid, or with that for its id, is the same run. A fork whose parent is not there yet waits for
+        it, and is a root until it comes.
+
+        Raises:
+            StoreError: there is no such project.
+        """
+        with self._database.write() as connection:
+            return tracked_runs.track_run(connection, project, new)
+
+    def run_rows(self, study: str) -> list[RunRow]:
+        """All runs of a study or project as rows of a list, by order of creation. No curve is read."""
+        with self._database.read() as connection:
+            return tracked_runs.read_rows(connection, study)
+
+    def run_details(self, run_id: str) -> RunDetails:
+        """All about one run, its curves excepted."""
+        with self._database.read() as connection:
+            key = self._key(connection, run_id)
+            return RunDetails(
+                row=tracked_runs.read_row(connection, run_id),
+                study=runs.read_study_name(connection, run_id),
+                facts=tracked_runs.read_facts(connection, run_id),
+                notes=tuple(tracked_runs.read_notes(connection, key)),
+                files=tuple(files.read_files(connection, run_id, self.files_folder, inherited=True)),
+                lineage=tuple(link.run_id for link in read_lineage(connection, key)),
+                children=tuple(tracked_runs.read_children(connection, key)),
+            )
+
+    def find_run(self, project: str, name: str) -> str | None:
+        """The id of a run of a project by its id or uid; None where there is none."""
+        with self._database.read() as connection:
+            row = tracked_runs.find_by_uid(connection, studies.find_study(connection, project).key, name)
+            return None if row is None else str(row.id)
+
+    def reopen_run(self, run_id: str) -> None:
+        """A tracked run that had ended goes on."""
+        with self._database.write() as connection:
+            tracked_runs.reopen(connection, run_id)
+
+    def add_note(self, run_id: str, text: str, author: str | None = None) -> None:
+        """Write something about a run."""
+        with self._database.write() as connection:
+            tracked_runs.add_note(connection, run_id, text, author)
+
+    def set_tags(self, run_id: str, tags: Sequence[str], *, add: bool = False) -> None:
+        """Give a run these tags instead of, or beside, those that it has."""
+        with self._database.write() as connection:
+            tracked_runs.set_tags(connection, run_id, tags, add=add)
+
+    def rename(self, run_id: str, name: str | None) -> None:
+        """Give a run another name, any text; its id stays."""
+        with self._database.write() as connection:
+            tracked_runs.rename(connection, run_id, name)
+
+    def set_hyperparameters(self, run_id: str, changes: Hyperparameters) -> None:
+        """Add to a tracked run's hyperparameters, or change some."""
+        with self._database.write() as connection:
+            tracked_runs.set_hyperparameters(connection, run_id, changes)
+
+    def changes(self, since: float) -> list[tuple[str, str, float]]:
+        """(study, run id, when) of the runs that were written into at or after a time, by rising time."""
+        with self._database.read() as connection:
+            return tracked_runs.read_changes(connection, since)
+
+    def import_points(self, run_id: str, metric: str, positions: Ints, times_ms: Ints, values: Floats) -> int:
+        """Add whole curves at once, from another tracker say.
+
+        Args:
+            positions, times_ms, values: one entry per point, in any order; the last one at a position counts.
+                `times_ms` are milliseconds since 1970.
+        Returns:
+            How many points the run did not have already, bit for bit: none when the same come again.
+        """
+        points = Points(np.asarray(positions, np.int64), np.asarray(times_ms, np.int64), np.asarray(values, np.float64))
+        with self._database.write() as connection:
+            return copying.import_points(connection, run_id, metric, points)
+
+    def merge_spools(self) -> list[Merged]:
+        """Take in what writers, whose processes are gone, had to leave in spools."""
+        return merging.merge_spools(self._database)
+
+    # Files
+
+    @property
+    def files_folder(self) -> Path:
+        """Where the files are that runs saved."""
+        return merging.files_folder(self._database)
+
+    def save_file(self, run_id: str, path: Path, *, name: str, position: int, copy: bool = True) -> SavedFile:
+        """Keep a file or folder of a run.
+
+        Args:
+            copy: copy it beside the store; otherwise only remember where it is.
+        Raises:
+            ConfigError: there is nothing at `path`.
+            OSError: it cannot be copied.
+        """
+        kept = files.keep(path, self.files_folder, run_id, copy=copy)
+        with self._database.write() as connection:
+            files.add_file(connection, run_id, name, position, kept)
+            return files.read_files(connection, run_id, self.files_folder, inherited=False)[-1]
+
+    def files(self, run_id: str, *, inherited: bool = True) -> list[SavedFile]:
+        """What a run saved, after what it inherits: its parent's up to and including the fork."""
+        with self._database.read() as connection:
+            return files.read_files(connection, run_id, self.files_folder, inherited=inherited)
 
     def read_ledger(self, study: str) -> Ledger:
         """What a study has spent, deleted runs included."""
@@ -185,10 +355,15 @@ class Store:
 
     # Requests
 
-    def add_request(self, study: str, action: Action) -> int:
-        """Ask the study's loop, which another process may run, for an action. Returns the request's id."""
+    def add_request(self, study: str, ask: Ask, author: str | None = None) -> int:
+        """Ask the study's loop, or a tracked run's script, which another process may run. Returns the request's id."""
         with self._database.write() as connection:
-            return studies.add_request(connection, study, action)
+            return studies.add_request(connection, study, ask, author)
+
+    def requests(self, study: str, *, limit: int = 100) -> list[RequestRecord]:
+        """What was asked for, by whom, and what became of it; the newest first."""
+        with self._database.read() as connection:
+            return studies.read_requests(connection, study, limit)
 
     def pending_requests(self, study: str) -> list[Request]:
         """Those that wait for an answer, by order of arrival."""
@@ -206,37 +381,58 @@ class Store:
 
     # Curves
 
-    def writer(self, run_id: str, *, strict: bool = False) -> RunWriter:
-        """What records a run while it is trained. One at a time per run.
+    def writer(self, run_id: str, *, strict: bool = False, spool: bool = False) -> RunWriter:
+        """What records a run while it is trained. Several may be open at once, in several processes.
 
         Args:
             strict: commit at each call, such that it survives a loss of power, instead of every 100 ms.
+            spool: keep in a file what the store cannot take.
         """
-        opened = RunWriter(self._database, run_id, strict=strict)
+        opened = RunWriter(self._database, run_id, strict=strict, spool=spool)
         self._writers.add(opened)
         return opened
 
     def metrics(self, run_id: str, *, inherited: bool = True) -> list[str]:
         """The names of a run's metrics, sorted; those that it only inherits included, unless told otherwise."""
         with self._database.read() as connection:
-            return curves.read_metrics(connection, self._key(connection, run_id), inherited=inherited)
+            key = self._key(connection, run_id)
+            names = curves.read_metrics(connection, key, inherited=inherited)
+            if not any(name.startswith(SYSTEM) for name in names):
+                return names
+            own = set(curves.read_metrics(connection, key, inherited=False))
+            return [name for name in names if not name.startswith(SYSTEM) or name in own]
 
-    def series(self, run_id: str, metric: str, *, inherited: bool = True) -> Series:
+    def series(
+        self, run_id: str, metric: str, *, inherited: bool = True, first: int = 0, last: int = MAX_POSITION
+    ) -> Series:
         """A metric's curve over the run's lineage. Empty where there is no such metric.
 
         A run inherits its parent's points up to and including the fork, as they were for it: a rewind of the parent
         that is made later is not the child's past. Points that a writer has not committed yet are not seen.
+
+        Args:
+            inherited: whether the ancestors' points belong to it; those of the machine (`system/...`) never do.
+            first, last: the positions between which points are wanted, both included.
         """
         with self._database.read() as connection:
-            return curves.read_series(connection, self._key(connection, run_id), metric, inherited=inherited)
+            return curves.read_series(connection, self._wanted(connection, run_id, metric, inherited, (first, last)))
 
-    def reduced(self, run_id: str, metric: str, *, num_buckets: int = 2000, inherited: bool = True) -> Reduced:
+    def reduced(
+        self,
+        run_id: str,
+        metric: str,
+        *,
+        num_buckets: int = 2000,
+        inherited: bool = True,
+        first: int = 0,
+        last: int = MAX_POSITION,
+    ) -> Reduced:
         """A metric's curve in at most so many buckets of neighbouring points, with the exact extremes of each."""
         if num_buckets < 1:
             raise ConfigError(f"num_buckets = {num_buckets} must be at least 1")
         with self._database.read() as connection:
-            key = self._key(connection, run_id)
-            return curves.read_reduced(connection, key, metric, num_buckets, inherited=inherited)
+            wanted = self._wanted(connection, run_id, metric, inherited, (first, last))
+            return curves.read_reduced(connection, wanted, num_buckets)
 
     def cut(self, run_id: str, position: int) -> None:
         """Hide the points and reports past a position that the run has written so far: it is rewound to there.
@@ -249,6 +445,7 @@ class Store:
         with self._database.write() as connection:
             row = runs.find_run(connection, run_id, lock=True)
             compaction.add_cut(connection, row.key, row.generation, place)
+            copying.forget_hidden(connection, row.key)
 
     def compact(self, run_id: str) -> None:
         """Move a run's journal into chunks; writers do so by themselves."""
@@ -305,5 +502,11 @@ class Store:
             return [*of_file, *integrity.find_problems(connection)]
 
     @staticmethod
-    def _key(connection: Any, run_id: str) -> int:
+    def _key(connection: Connection, run_id: str) -> int:
         return int(runs.find_run(connection, run_id).key)
+
+    def _wanted(
+        self, connection: Connection, run_id: str, metric: str, inherited: bool, stretch: tuple[int, int]
+    ) -> curves.Wanted:
+        inherited = inherited and not metric.startswith(SYSTEM)
+        return curves.Wanted(self._key(connection, run_id), metric, inherited, *stretch)

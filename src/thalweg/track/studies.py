@@ -14,28 +14,49 @@ from thalweg.errors import ConfigError, StoreError, nearest
 from thalweg.track import schema
 from thalweg.track.json_text import decode, encode
 from thalweg.track.liveness import Process, is_live
-from thalweg.track.records import Request, SessionRecord, StudyRecord
-from thalweg.tree import Action, Continue, Fork, Start, Stop
+from thalweg.track.positions import MAX_DECIMALS
+from thalweg.track.records import Request, RequestRecord, SessionRecord, StudyRecord
+from thalweg.tree import Ask, Continue, Fork, Pause, Restart, Start, Stop, Unpause
 
-_ACTIONS: dict[str, type[Start] | type[Continue] | type[Fork] | type[Stop]] = {
-    "start": Start,
-    "continue": Continue,
-    "fork": Fork,
-    "stop": Stop,
+_ASKS: dict[str, type[Ask]] = {
+    kind.__name__.lower(): kind for kind in (Start, Continue, Fork, Stop, Restart, Pause, Unpause)
 }
 
 
-def create_study(connection: Connection, name: str, config: Mapping[str, Any]) -> StudyRecord:
+def create_study(
+    connection: Connection, name: str, config: Mapping[str, Any], *, kind: str = "study", decimals: int = 0
+) -> StudyRecord:
     if not re.fullmatch(r"\w[\w .-]*", name):
         raise ConfigError(
-            f"study name = {name!r} must be letters, digits, '-', '_', '.' and blanks; for example 'imdb'"
+            f"{kind} name = {name!r} must be letters, digits, '-', '_', '.' and blanks; for example 'imdb'"
         )
     table = schema.study
-    if connection.execute(select(table.c.key).where(table.c.name == name)).first():
-        raise StoreError(f"there is a study {name!r} already; go on with it, or choose another name")
+    if (found := connection.execute(select(table).where(table.c.name == name)).first()) is not None:
+        raise StoreError(f"there is a {found.kind} {name!r} already; go on with it, or choose another name")
     created = time.time()
-    connection.execute(insert(table).values(name=name, config=encode(config, "config"), created=created))
+    entry = {"name": name, "config": encode(config, "config"), "created": created, "kind": kind, "decimals": decimals}
+    connection.execute(insert(table).values(entry))
     return read_study(connection, name)
+
+
+def get_or_create_project(connection: Connection, name: str, unit: str, decimals: int) -> StudyRecord:
+    """A project, made where there is none of this name.
+
+    Raises:
+        StoreError: a study has this name.
+        ConfigError: a name that cannot be part of a file's name, or a number of decimals that is not kept.
+    """
+    if not 0 <= decimals <= MAX_DECIMALS:
+        raise ConfigError(f"decimals = {decimals!r} must be a whole number from 0 to {MAX_DECIMALS}")
+    found = connection.execute(select(schema.study).where(schema.study.c.name == name)).first()
+    if found is None:
+        return create_study(connection, name, {"unit": unit}, kind="project", decimals=decimals)
+    if found.kind != "project":
+        raise StoreError(
+            f"{name!r} is a study, whose runs are made by its search: give the project another name, or fork one of its"
+            " runs: thalweg fork"
+        )
+    return _study(found)
 
 
 def read_studies(connection: Connection) -> list[StudyRecord]:
@@ -112,11 +133,12 @@ def read_live_session(connection: Connection, study: str) -> SessionRecord | Non
     return None
 
 
-def add_request(connection: Connection, study: str, action: Action) -> int:
+def add_request(connection: Connection, study: str, ask: Ask, author: str | None = None) -> int:
     entry = {
         "study_key": find_study(connection, study).key,
-        "action": encode({"action": type(action).__name__.lower()} | dataclasses.asdict(action), "action"),
+        "action": encode({"action": type(ask).__name__.lower()} | dataclasses.asdict(ask), "action"),
         "created": time.time(),
+        "author": author,
     }
     inserted = connection.execute(insert(schema.request).values(entry)).inserted_primary_key
     assert inserted is not None
@@ -127,7 +149,30 @@ def read_pending(connection: Connection, study: str) -> list[Request]:
     table = schema.request
     key = find_study(connection, study).key
     query = select(table).where(table.c.study_key == key, table.c.answered.is_(None)).order_by(table.c.key)
-    return [Request(id=row.key, action=_action(decode(row.action))) for row in connection.execute(query)]
+    return [Request(id=row.key, ask=_ask(row.action), author=row.author) for row in connection.execute(query)]
+
+
+def read_requests(connection: Connection, study: str, limit: int) -> list[RequestRecord]:
+    """The newest of all requests, answered or not, the newest first."""
+    table = schema.request
+    key = find_study(connection, study).key
+    query = select(table).where(table.c.study_key == key).order_by(table.c.key.desc()).limit(limit)
+    return [
+        RequestRecord(
+            id=row.key,
+            ask=_ask(row.action),
+            author=row.author,
+            created=row.created,
+            answered=row.answered,
+            outcome=None if row.outcome is None else decode(row.outcome),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def set_paused(connection: Connection, study: str, paused: bool) -> None:
+    key = find_study(connection, study).key
+    connection.execute(update(schema.study).where(schema.study.c.key == key).values(paused=paused))
 
 
 def answer_request(connection: Connection, request_id: int, outcome: str) -> None:
@@ -142,9 +187,18 @@ def answer_request(connection: Connection, request_id: int, outcome: str) -> Non
 
 
 def _study(row: Row[Any]) -> StudyRecord:
-    return StudyRecord(name=row.name, config=decode(row.config), created=row.created, wall_seconds=row.wall_seconds)
+    config = decode(row.config)
+    return StudyRecord(
+        name=row.name,
+        config=config,
+        created=row.created,
+        wall_seconds=row.wall_seconds,
+        kind=row.kind,
+        unit=str(config.get("unit", "steps")),
+        decimals=row.decimals,
+    )
 
 
-def _action(entry: dict[str, Any]) -> Action:
-    kind = entry.pop("action")
-    return _ACTIONS[kind](**entry)
+def _ask(text: str) -> Ask:
+    entry = decode(text)
+    return _ASKS[entry.pop("action")](**entry)

@@ -1,4 +1,4 @@
-"""One run's writer: what a worker records while it trains.
+"""One run's writer: what a worker, or a training script of a person's own, records while it trains.
 
 Calls only append to memory. A thread commits what has gathered about every 100 ms and beats the run's heart: into the
 journal, or, where much has gathered, with the journal into chunks. Reports, checkpoints, `flush` and `finish` commit
@@ -7,74 +7,77 @@ before they return.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import operator
 import queue
-import struct
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from time import time_ns
+import uuid
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, bindparam, update
+from sqlalchemy import Connection, Row, update
 
 from thalweg.budget import Cost, SpendKind
-from thalweg.errors import ConfigError, StoreError
+from thalweg.errors import StoreError
 from thalweg.track import compaction, runs, terminate
+from thalweg.track.batches import beat, close_writer, open_writer, write_batches
+from thalweg.track.calls import Batch, CallBuffer, as_float, check_names
 from thalweg.track.database import Database
 from thalweg.track.json_text import encode
 from thalweg.track.liveness import BEAT_SECONDS, this_process
 from thalweg.track.records import CheckpointRecord
 from thalweg.track.schema import run
-from thalweg.track.series import CHUNK_POINTS, journal_layout
+from thalweg.track.series import CHUNK_POINTS
+from thalweg.track.spool import Spool, spool_folders
 from thalweg.tree import Status
 
 COMMIT_SECONDS = 0.1
 """How often the thread commits: the most that a killed process loses."""
 
-_ROW_CALLS = 16_384
-"""The most calls in one journal row."""
+RETRY_SECONDS = 1.0
+"""How often a writer with a spool tries a store again that did not take its points."""
 
 _log = logging.getLogger("thalweg")
-
-_beat = update(run).where(run.c.key == bindparam("at")).values(heartbeat=bindparam("now"))
-
-_Call = tuple[tuple[str, ...], bytes]
-"""Names, and what `journal_layout` packs: position, time and values."""
 
 
 class RunWriter:
     """Records a run's points, reports, checkpoints and spending. Threads may share it; use it as a context manager.
 
-    A store that is locked or full for a while never stops training: points wait in memory and are tried again. Only a
-    call that promises a commit raises StoreError, and its data is tried again by the next.
+    Several writers, in several processes, may record one run. A store that is locked or full for a while never stops
+    training: points wait in memory, or in a spool, and are tried again. Only a call that promises a commit raises
+    StoreError, and its data is tried again by the next; with a spool, its promise is kept there.
     """
 
-    def __init__(self, database: Database, run_id: str, *, strict: bool = False) -> None:
+    def __init__(
+        self, database: Database, run_id: str, *, strict: bool = False, spool: bool = False, uid: str | None = None
+    ) -> None:
         self.run_id = run_id
+        self.uid = uid or uuid.uuid4().hex
         self._database = database
         self._strict = strict
-        self._calls: deque[_Call] = deque()
-        self._spent: deque[tuple[SpendKind, Cost]] = deque()
-        # Taken by a commit that has not succeeded yet; guarded by `_committing`.
-        self._unsaved: list[_Call] = []
-        self._unsaved_spent: dict[SpendKind, Cost] = {}
+        self._buffer = CallBuffer()
+        # Taken by a commit that has not succeeded yet, in neither store nor spool; guarded by `_committing`.
+        self._waiting: list[Batch] = []
         self._committing = threading.Lock()
         self._committer: int | None = None
-        self._packers: dict[tuple[str, ...], Callable[..., bytes]] = {}
         self._orders: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._closed = False
+        # The store knows already that this writer is closed.
+        self._left = False
         self._failing = False
+        self._retry_at = 0.0
+        # A run that is tracked from a person's code has a spool; a study's loop knows better what to do.
+        header = {"store": database.place, "run": run_id}
+        self._spool = Spool(spool_folders(database.place), self.uid, header) if spool else None
         with database.write() as connection:
             row = runs.find_run(connection, run_id, lock=True)
             started = {} if row.started is not None else {"started": time.time()}
             values = runs.occupied_by(this_process()) | started
             connection.execute(update(run).where(run.c.key == row.key).values(values))
-            self._num_waiting = compaction.num_journal_calls(connection, row.key)
+            open_writer(connection, row.key, self.uid, this_process())
+            self._num_journal_calls = compaction.num_journal_calls(connection, row.key)
         self._last_beat = time.monotonic()
         self._thread = threading.Thread(target=self._work, name=f"thalweg-writer-{run_id}", daemon=True)
         self._thread.start()
@@ -85,19 +88,9 @@ class RunWriter:
 
         Raises:
             ConfigError: a position, name or value that cannot be recorded.
-            StoreError: the writer is closed; or, for a strict writer, the store cannot be written.
+            StoreError: the writer is closed; or, for a strict writer without a spool, the store cannot be written.
         """
-        # A training loop may call this for every step of a small model: each check here is one that it needs.
-        names = tuple(metrics)
-        pack = self._packers.get(names) or self._new_packer(names)
-        try:
-            packed = pack(position, time_ns(), *metrics.values())
-            if position < 0:
-                raise ValueError
-        except (struct.error, TypeError, ValueError, OverflowError, RuntimeError) as error:
-            raise _refusal(position, metrics) from error
-        # Appending to a deque is atomic: no lock, so that a signal may come at any point.
-        self._calls.append((names, packed))
+        self._buffer.log(position, metrics)
         if self._strict:
             self._commit()
 
@@ -108,14 +101,14 @@ class RunWriter:
             ConfigError: as `log`; nothing is recorded then.
             StoreError: the store cannot be written. The points are tried again; the report must be made again.
         """
-        _check_names(metrics)
-        values = {name: _as_float(name, value) for name, value in metrics.items()}
+        check_names(metrics)
+        values = {name: as_float(name, value) for name, value in metrics.items()}
         self.log(position, {f"validation/{name}": value for name, value in values.items()})
         place, now = operator.index(position), time.time()
 
         def add(connection: Connection, row: Row[Any]) -> None:
             runs.add_report(connection, row.key, place, values, now)
-            connection.execute(update(run).where(run.c.key == row.key).values(position=place))
+            connection.execute(update(run).where(run.c.key == row.key).values(position=place, updated=now))
 
         self._commit(add)
 
@@ -126,9 +119,7 @@ class RunWriter:
             ConfigError: an unknown kind, or an amount that is negative or not finite.
         """
         runs.check_spend(kind, cost)
-        if self._closed:
-            raise StoreError(f"the writer of run {self.run_id!r} is closed; open another one to enter spending")
-        self._spent.append((kind, cost))
+        self._buffer.spend(kind, cost)
 
     def checkpoint(self, position: int, folder: str, digest: str, num_bytes: int) -> None:
         """Record a checkpoint, with all that was logged before it. One at the same position is replaced.
@@ -153,14 +144,28 @@ class RunWriter:
         Raises:
             StoreError: the store cannot be written; the writer stays open.
         """
-        values = runs.changed(status=status, position=position) | {"error": None}
+        values = runs.changed(status=status, position=position) | {"error": None, "updated": time.time()}
         if error is not None:
             values["error"] = encode(error, "error")
 
         def end(connection: Connection, row: Row[Any]) -> None:
             connection.execute(update(run).where(run.c.key == row.key).values(values))
+            close_writer(connection, self.uid)
 
         self._commit(end, compact=True)
+        self._left = True
+        self.close()
+
+    def leave(self, status: Status, error: str | None = None) -> None:
+        """Commit everything with this process's word on how the run ended, and close the writer.
+
+        A word that all is well counts once nobody else writes the run any more.
+
+        Raises:
+            StoreError: there is no spool and the store cannot be written; the writer stays open.
+        """
+        self._commit(compact=True, end={"status": status, "error": error, "ended": time.time()})
+        self._left = True
         self.close()
 
     def flush(self) -> None:
@@ -180,17 +185,20 @@ class RunWriter:
         if self._closed:
             return
         self._closed = True
-        self._packers = {}
+        self._buffer.close(
+            lambda: StoreError(f"the writer of run {self.run_id!r} is closed; open another one to log more")
+        )
         self._orders.put(None)
         self._thread.join()
         terminate.unwatch(self)
-        if not (self._calls or self._spent or self._unsaved or self._unsaved_spent):
+        if self._left and not (self._buffer or self._waiting):
             return
         try:
-            self._commit()
+            self._commit(lambda connection, _: close_writer(connection, self.uid), last=True)
         except StoreError as error:
-            lost = len(self._unsaved)
-            raise StoreError(f"{lost} calls of run {self.run_id!r} were not written: {error}") from error
+            lost = sum(batch.num_calls for batch in self._waiting)
+            if self._waiting:
+                raise StoreError(f"{lost} calls of run {self.run_id!r} were not written: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -209,14 +217,6 @@ class RunWriter:
         done.wait(seconds)
         return True
 
-    def _new_packer(self, names: tuple[str, ...]) -> Callable[..., bytes]:
-        # A closed writer knows no packers, so that it comes here.
-        if self._closed:
-            raise StoreError(f"the writer of run {self.run_id!r} is closed; open another one to log more")
-        _check_names(names)
-        self._packers[names] = journal_layout(len(names)).pack
-        return self._packers[names]
-
     def _work(self) -> None:
         while True:
             try:
@@ -230,55 +230,100 @@ class RunWriter:
                 done.set()
                 continue
             beat_due = time.monotonic() - self._last_beat >= BEAT_SECONDS
-            if self._calls or self._spent or self._unsaved or self._unsaved_spent or beat_due:
+            if self._buffer or self._waiting or self._num_spooled or beat_due:
                 self._try_commit()
+
+    @property
+    def _num_spooled(self) -> int:
+        return 0 if self._spool is None else self._spool.num_batches
 
     def _try_commit(self) -> None:
         # Whatever happens in this thread, training goes on; a call that must commit will raise what is wrong.
         try:
             self._commit()
-            self._failing = False
         except Exception as error:
-            if not self._failing:
-                _log.warning("run %s: points are kept in memory and tried again: %s", self.run_id, error)
-            self._failing = True
+            self._warn(error, "kept in memory and tried again")
 
-    def _commit(self, extra: Callable[[Connection, Row[Any]], None] | None = None, *, compact: bool = False) -> None:
+    def _warn(self, error: Exception, what: str) -> None:
+        if not self._failing:
+            _log.warning("run %s: points are %s: %s", self.run_id, what, error)
+        self._failing = True
+
+    def _commit(
+        self,
+        extra: Callable[[Connection, Row[Any]], None] | None = None,
+        *,
+        compact: bool = False,
+        end: Mapping[str, Any] | None = None,
+        last: bool = False,
+    ) -> None:
         with self._committing:
             self._committer = threading.get_ident()
             try:
-                self._take()
-                compact = compact or self._num_waiting + len(self._unsaved) >= CHUNK_POINTS
+                if (batch := self._buffer.take(end)) is not None:
+                    self._waiting.append(batch)
+                if self._spool is not None and not (extra or end) and time.monotonic() < self._retry_at:
+                    self._keep_in_spool(self._spool)
+                    return
                 try:
-                    self._write(extra, compact=compact)
-                except Exception:
-                    # Whatever keeps points from becoming chunks, such as a damaged one, they are safe in the journal.
-                    if not compact:
+                    self._write_all(extra, compact=compact)
+                except StoreError as error:
+                    if self._spool is None:
                         raise
-                    self._write(extra, compact=False)
-                    compact = False
-                emptied = compact and self._num_waiting > 0
-                self._num_waiting = 0 if compact else self._num_waiting + len(self._unsaved)
-                self._unsaved, self._unsaved_spent = [], {}
-                if emptied:
-                    self._give_back_space()
+                    self._retry_at = time.monotonic() + RETRY_SECONDS
+                    self._keep_in_spool(self._spool, error)
+                    if self._waiting and (extra or end or last):
+                        raise
             finally:
                 self._committer = None
         terminate.deliver_deferred()
 
-    def _write(self, extra: Callable[[Connection, Row[Any]], None] | None, *, compact: bool) -> None:
+    def _keep_in_spool(self, spool: Spool, error: StoreError | None = None) -> None:
+        """Move what waits into the spool; what it cannot take goes on waiting."""
+        try:
+            while self._waiting:
+                spool.append(self._waiting[0])
+                del self._waiting[0]
+        except OSError as full:
+            self._warn(full, f"kept in memory, as neither the store nor a spool takes them ({error})")
+            return
+        if error is not None:
+            self._warn(error, f"kept in {spool.path} and merged later")
+
+    def _write_all(self, extra: Callable[[Connection, Row[Any]], None] | None, *, compact: bool) -> None:
+        batches = [*(self._spool.batches() if self._spool is not None else []), *self._waiting]
+        num_calls = sum(batch.num_calls for batch in batches)
+        compact = compact or self._num_journal_calls + num_calls >= CHUNK_POINTS
+        try:
+            self._write(batches, extra, compact=compact)
+        except Exception:
+            # Whatever keeps points from becoming chunks, such as a damaged one, they are safe in the journal.
+            if not compact:
+                raise
+            self._write(batches, extra, compact=False)
+            compact = False
+        emptied = compact and self._num_journal_calls > 0
+        self._num_journal_calls = 0 if compact else self._num_journal_calls + num_calls
+        self._waiting = []
+        if self._spool is not None:
+            self._spool.clear()
+        if self._failing:
+            _log.info("run %s: the store takes points again; none was lost", self.run_id)
+        self._failing = False
+        if emptied:
+            self._give_back_space()
+
+    def _write(
+        self, batches: list[Batch], extra: Callable[[Connection, Row[Any]], None] | None, *, compact: bool
+    ) -> None:
         """All that is unsaved in one transaction: into the journal, or with the journal into chunks."""
-        rows = _journal_rows(self._unsaved)
+        tracked = self._spool is not None
         with self._database.write(strict=self._strict) as connection:
             row = runs.find_run(connection, self.run_id, lock=True)
             if time.monotonic() - self._last_beat >= BEAT_SECONDS:
-                connection.execute(_beat, {"at": row.key, "now": time.time()})
+                beat(connection, row, self.uid)
                 self._last_beat = time.monotonic()
-            if compact:
-                compaction.compact(connection, row.key, row.generation, rows)
-            else:
-                compaction.add_journal(connection, row.key, rows)
-            runs.add_spend(connection, row, self._unsaved_spent)
+            write_batches(connection, row, self.uid, batches, compact=compact, tracked=tracked)
             if extra is not None:
                 extra(connection, row)
 
@@ -288,53 +333,3 @@ class RunWriter:
         except Exception as error:
             # The points are written; a file that stays large costs nothing else.
             _log.warning("run %s: the store's file was not made smaller: %s", self.run_id, error)
-
-    def _take(self) -> None:
-        # As many as there are now: a fast caller must not keep the loop going.
-        self._unsaved += [self._calls.popleft() for _ in range(len(self._calls))]
-        for _ in range(len(self._spent)):
-            kind, cost = self._spent.popleft()
-            self._unsaved_spent[kind] = self._unsaved_spent.get(kind, Cost()) + cost
-
-
-def _journal_rows(calls: list[_Call]) -> list[tuple[str, int, bytes]]:
-    """Calls as journal rows, few of them, such that each metric's calls stay in their order."""
-    rows: list[tuple[tuple[str, ...], list[bytes]]] = []
-    holder: dict[str, int] = {}  # metric -> the row that has its last call
-    for names, group in itertools.groupby(calls, operator.itemgetter(0)):
-        # They join an older row only where nothing that came since then holds one of their metrics.
-        places = {holder.get(name, -1) for name in names}
-        place = places.pop() if len(places) == 1 else -1
-        packed = [call for _, call in group]
-        if place < 0 or rows[place][0] != names or len(rows[place][1]) + len(packed) > _ROW_CALLS:
-            place = len(rows)
-            rows += [(names, []) for _ in range(0, len(packed), _ROW_CALLS)]
-            for i in range(0, len(packed), _ROW_CALLS):
-                rows[place + i // _ROW_CALLS][1].extend(packed[i : i + _ROW_CALLS])
-            holder.update(dict.fromkeys(names, len(rows) - 1))
-        else:
-            rows[place][1].extend(packed)
-    return [(encode(list(names), "names"), len(packed), b"".join(packed)) for names, packed in rows]
-
-
-def _check_names(names: Iterable[object]) -> None:
-    for name in names:
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise ConfigError(f"metric name {name!r} must be a printable string, such as 'train/loss'")
-
-
-def _as_float(metric: str, value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ConfigError(f"{metric} = {value!r} is not one number") from error
-
-
-def _refusal(position: object, metrics: Mapping[str, object]) -> ConfigError:
-    """What is wrong with a call that could not be packed."""
-    for name, value in metrics.items():
-        try:
-            _as_float(name, value)
-        except ConfigError as error:
-            return error
-    return ConfigError(f"position = {position!r} must be a whole number from 0 to 2**63 - 1")
