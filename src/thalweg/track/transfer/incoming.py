@@ -148,6 +148,15 @@ def series_of(
     return found, skipped
 
 
+def as_milliseconds(seconds: float) -> int:
+    """Milliseconds since 1970; 0, for a time that is not known, where the number is no time up to the year 9999.
+
+    >>> as_milliseconds(1.5), as_milliseconds(float("nan")), as_milliseconds(1e30)
+    (1500, 0, 0)
+    """
+    return round(seconds * 1000) if 0 <= seconds < 253_402_300_800 else 0
+
+
 def text_lines(texts: Iterable[tuple[int | Decimal, float | None, str]]) -> str:
     """Step, time and text of each entry, with tabs between, a line each.
 

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from thalweg.errors import ConfigError
-from thalweg.track.transfer.incoming import IncomingRun, IncomingText, Outline, Record, Skipped, series_of, text_lines
+from thalweg.track.transfer.incoming import (
+    IncomingRun,
+    IncomingText,
+    Outline,
+    Record,
+    Skipped,
+    as_milliseconds,
+    series_of,
+    text_lines,
+)
 from thalweg.tree import Status
 
 _STATUS: dict[int, Status] = {1: "finished", 2: "failed", 3: "running"}
@@ -103,7 +112,8 @@ class _EventRun:
         self._status: Status = "finished"
         self._others: Counter[str] = Counter()
         self._skipped: list[Skipped] = []
-        self._first = self._last = None
+        self._first: float | None = None
+        self._last: float | None = None
 
     def read(self, file: Path) -> None:
         from tensorboard.compat.proto import event_pb2
@@ -117,13 +127,15 @@ class _EventRun:
             self._take(event, file)
 
     def _take(self, event: Any, file: Path) -> None:
-        seconds = event.wall_time
-        self._first = seconds if self._first is None else min(self._first, seconds)
-        self._last = seconds if self._last is None else max(self._last, seconds)
+        time_ms = as_milliseconds(event.wall_time)
+        if time_ms:
+            seconds = time_ms / 1000
+            self._first = seconds if self._first is None else min(self._first, seconds)
+            self._last = seconds if self._last is None else max(self._last, seconds)
         kind = event.WhichOneof("what")
         if kind == "summary":
             for value in event.summary.value:
-                self._take_value(event.step, round(seconds * 1000), value)
+                self._take_value(event.step, time_ms, value)
         elif kind == "session_log" and event.session_log.status == event.session_log.START and event.step > 0:
             # The writer says that it begins again here: what an earlier one wrote from this step on is void.
             gone = sum(scalars.purge(event.step) for scalars in self._scalars.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from array import array
@@ -20,6 +21,7 @@ from thalweg.track.transfer.incoming import (
     Outline,
     Record,
     Skipped,
+    as_milliseconds,
     flat,
     series_of,
 )
@@ -176,9 +178,9 @@ class _LoggedRun:
         for item in history.item:
             key = "/".join(item.nested_key) or item.key
             if key == "_step":
-                step = int(_value(item.value_json))
-            elif key == "_timestamp":
-                seconds = float(_value(item.value_json))
+                step = _whole(_value(item.value_json), step)
+            elif key == "_timestamp" and isinstance(value := _value(item.value_json), (int, float)):
+                seconds = as_milliseconds(value) / 1000 or seconds
             elif not key.startswith("_"):
                 found[key] = _value(item.value_json)
         self._last = seconds
@@ -187,13 +189,13 @@ class _LoggedRun:
             if any(key.startswith(f"{name}/") for name in media):
                 continue
             if isinstance(value, (bool, int, float)):
-                self._add(key, step, round(seconds * 1000), value)
+                self._add(key, step, as_milliseconds(seconds), value)
             else:
                 self._others[f"value of {key!r} that is no number"] += 1
         self._others.update(f"{found.get(f'{name}/_type')} of {name!r}" for name in media)
 
     def _take_stats(self, stats: Any) -> None:
-        time_ms = round(_seconds(stats.timestamp) * 1000)
+        time_ms = as_milliseconds(_seconds(stats.timestamp))
         for item in stats.item:
             value = _value(item.value_json)
             if isinstance(value, (int, float)):
@@ -233,7 +235,9 @@ class _LoggedRun:
 
     def _run(self) -> IncomingRun:
         status: Status = "running" if self._exit_code is None else "failed" if self._exit_code else "finished"
-        summary = flat({key: value for key, value in self._summary.items() if not key.startswith("_")})
+        summary = flat(
+            {key: value for key, value in self._summary.items() if not (key.startswith("_") or _media(value))}
+        )
         facts = self._facts | {f"summary/{key}": value for key, value in summary.items()}
         branch = self._branch
         return IncomingRun(
@@ -325,9 +329,22 @@ def _apply(values: dict[str, Any], record: Any) -> None:
 def _value(text: str) -> Any:
     """A value that is kept as JSON; NaN and infinities too."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_integer)
     except ValueError:
         return text
+
+
+def _integer(text: str) -> int | float:
+    # The client writes -0.0 so.
+    return -0.0 if text == "-0" else int(text)
+
+
+def _media(value: Any) -> bool:
+    return isinstance(value, dict) and "_type" in value
+
+
+def _whole(value: Any, otherwise: int) -> int:
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else otherwise
 
 
 def _seconds(timestamp: Any) -> float:
