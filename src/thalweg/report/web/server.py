@@ -15,6 +15,7 @@ import uvicorn
 from thalweg.errors import ConfigError
 from thalweg.report.web.access import Access, is_loopback
 from thalweg.report.web.app import make_app
+from thalweg.report.web.events import Feed
 
 if TYPE_CHECKING:
     from thalweg.track.store import Store
@@ -32,6 +33,7 @@ class WebServer:
     access: Access
     uvicorn: uvicorn.Server
     listening: socket.socket
+    feed: Feed
 
     def run(self) -> None:
         """Serve until Ctrl-C, or until `stop`."""
@@ -78,7 +80,7 @@ def make_server(
     )
     server = uvicorn.Server(config)
     feed.closing = lambda: server.should_exit
-    return WebServer(_url(access, port), access, server, listening)
+    return WebServer(_url(access, port), access, server, listening, feed)
 
 
 def _bind(host: str, port: int) -> socket.socket:
