@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from thalweg.cli import check_mup, curves, landscape, look, lr_range, schedule, steer, tune
+from thalweg.cli import (
+    check_mup,
+    curves,
+    export_runs,
+    import_runs,
+    landscape,
+    look,
+    lr_range,
+    records,
+    schedule,
+    serve,
+    steer,
+    tune,
+)
 
 app = typer.Typer(
     name="thalweg",
@@ -48,6 +61,14 @@ app.add_typer(schedule.app, name="schedule")
 app.command("stop")(steer.stop)
 app.command("fork")(steer.fork)
 app.command("restart")(steer.restart)
+app.command("serve")(serve.serve)
+app.add_typer(import_runs.app, name="import")
+app.command("export")(export_runs.export)
+app.command("note")(records.note)
+app.command("delete")(records.delete)
+app.command("copy")(records.copy)
+app.command("sync")(records.sync)
+app.command("check")(records.check)
 app.command("extend")(steer.extend)
 app.command("pause")(steer.pause)
 app.command("unpause")(steer.unpause)

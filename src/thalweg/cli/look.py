@@ -11,6 +11,7 @@ import typer
 from thalweg.cli.arguments import DEFAULT, JsonOption, RunArgument, StoreOption, StudyArgument, open_store, print_json
 
 if TYPE_CHECKING:
+    from thalweg.track.records import RunDetails, StudyRecord
     from thalweg.track.store import Store
     from thalweg.tree import Run
 
@@ -27,16 +28,19 @@ def runs(
     from rich.console import Console
 
     from thalweg.report.run_table import run_table
+    from thalweg.report.tracked_table import tracked_table
     from thalweg.report.view import read_view
 
     with open_store(store) as opened:
-        names = [study] if study is not None else [record.name for record in opened.studies()]
-        views = [read_view(opened, name) for name in names]
+        records = [opened.study(study)] if study is not None else opened.studies()
         if json:
-            print_json({view.name: [_run_dict(opened, run) for run in view.tree] for view in views})
+            print_json({record.name: _run_dicts(opened, record) for record in records})
             return
-        for view in views:
-            Console().print(run_table(view))
+        for record in records:
+            if record.kind == "project":
+                Console().print(tracked_table(record, opened.run_rows(record.name)))
+            else:
+                Console().print(run_table(read_view(opened, record.name)))
 
 
 def show(run: RunArgument, store: StoreOption = DEFAULT, json: JsonOption = False) -> None:
@@ -47,21 +51,31 @@ def show(run: RunArgument, store: StoreOption = DEFAULT, json: JsonOption = Fals
     from rich.console import Console
 
     from thalweg.report.run_table import run_details
+    from thalweg.report.tracked_table import tracked_details, tracked_dict
     from thalweg.report.view import read_view
 
     with open_store(store) as opened:
         known = opened.read_run(run)
+        study = opened.study(opened.run_study(run))
+        if study.kind == "project":
+            found = opened.run_details(run)
+            metrics = opened.metrics(run)
+            if json:
+                print_json({**tracked_dict(study, found.row), **_details(study, found), "metrics": metrics})
+            else:
+                Console().print(tracked_details(study, found, metrics))
+            return
         view = read_view(opened, opened.run_study(run))
         checkpoints = opened.checkpoints(run)
         if json:
-            found = {
+            shown = {
                 **_run_dict(opened, known),
                 "lineage": [ancestor.id for ancestor in view.tree.lineage(run)],
                 "checkpoints": [dataclasses.asdict(record) for record in checkpoints],
                 "cost": {kind: dataclasses.asdict(cost) for kind, cost in view.ledger.spent.get(run, {}).items()},
                 "metrics": opened.metrics(run),
             }
-            print_json(found)
+            print_json(shown)
             return
         Console().print(run_details(view, run, [(record.position, record.num_bytes) for record in checkpoints]))
 
@@ -90,6 +104,30 @@ def report(
         return
     Console().print(summary(view))
     print(f"Report: {written}")
+
+
+def _run_dicts(store: Store, record: StudyRecord) -> list[dict[str, Any]]:
+    from thalweg.report.tracked_table import tracked_dict
+
+    if record.kind == "project":
+        return [tracked_dict(record, row) for row in store.run_rows(record.name)]
+    return [_run_dict(store, run) for run in store.read_tree(record.name)]
+
+
+def _details(project: StudyRecord, found: RunDetails) -> dict[str, Any]:
+    from thalweg.track.positions import to_step
+
+    files = [
+        {"name": file.name, "step": to_step(file.position, project.decimals), "path": str(file.path), "run": file.run}
+        for file in found.files
+    ]
+    return {
+        "lineage": found.lineage,
+        "children": found.children,
+        "facts": found.facts,
+        "notes": [dataclasses.asdict(note) for note in found.notes],
+        "files": files,
+    }
 
 
 def _run_dict(store: Store, run: Run) -> dict[str, Any]:

@@ -72,9 +72,7 @@ def fork(
 
 def restart(
     run: RunArgument,
-    from_: Annotated[
-        int, typer.Option("--from", help="A position with a checkpoint, or where the run began.")
-    ],
+    from_: Annotated[int, typer.Option("--from", help="A position with a checkpoint, or where the run began.")],
     store: StoreOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:

@@ -67,7 +67,8 @@ def read_report(store: Store, run_id: str) -> RunReport:
     raw = None
     if "training" in names:
         x, y = line(store.reduced(run_id, names["training"], num_buckets=NUM_POINTS))
-        raw = Line(name="", x=x.tolist(), y=y.tolist())
+        scale = store.study(store.run_study(run_id)).scale
+        raw = Line(name="", x=(x / scale).tolist(), y=y.tolist())
     return RunReport(run=run_id, curves=curves, raw=raw, lineage=lineage, findings=find_all(curves))
 
 
@@ -137,7 +138,8 @@ def report_dict(report: RunReport) -> dict[str, Any]:
 
 def _read_curves(store: Store, run_id: str) -> tuple[RunCurves, dict[str, str], tuple[str, ...]]:
     """The curves, the metric that each is, and the lineage."""
-    config = store.study(store.run_study(run_id)).config
+    study = store.study(store.run_study(run_id))
+    config = study.config
     present = set(store.metrics(run_id))
     names = {
         what: name
@@ -145,12 +147,12 @@ def _read_curves(store: Store, run_id: str) -> tuple[RunCurves, dict[str, str], 
         if (name := next((n for n in known if n in present), None)) is not None
     }
     series = {what: store.series(run_id, name) for what, name in names.items()}
-    drawn = {what: Curve.of(found.positions, found.values) for what, found in series.items()}
+    drawn = {what: Curve.of(found.positions / study.scale, found.values) for what, found in series.items()}
     any_series = next(iter(series.values()), None)
     lineage = any_series.runs if any_series is not None else (run_id,)
-    forks = any_series.fork_positions[1:] if any_series is not None else ()
+    forks = [at / study.scale for at in any_series.fork_positions[1:]] if any_series is not None else []
     clip = _clip(store.read_run(run_id).hyperparameters, config)
-    curves = RunCurves(**drawn, clip=clip, forks=tuple(map(float, forks)), unit=str(config.get("unit", "steps")))
+    curves = RunCurves(**drawn, clip=clip, forks=tuple(forks), unit=study.unit)
     return curves, names, lineage
 
 

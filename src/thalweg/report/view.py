@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from thalweg.budget import Budget, Cost, Ledger
+from thalweg.errors import StoreError
 from thalweg.space import Hyperparameters, Space
 from thalweg.trainer import Estimate
 from thalweg.tree import Metric, Run, Tree, Unit, final_loss
@@ -88,9 +89,15 @@ def read_view(store: Store, study: str) -> StudyView:
     """Read a study.
 
     Raises:
-        StoreError: there is no study of that name.
+        StoreError: there is no study of that name, or it is a project, which has no metric, space or budget.
     """
-    config = store.study(study).config
+    record = store.study(study)
+    if record.kind == "project":
+        raise StoreError(
+            f"{study} is a project of runs that your own scripts track, not a study: thalweg serve shows it,"
+            f" thalweg runs {study} lists it"
+        )
+    config = record.config
     tree = store.read_tree(study)
     budget = config.get("budget") or {}
     running = [run.id for run in tree if run.status == "running"]

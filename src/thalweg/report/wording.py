@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from thalweg.budget import Cost
-from thalweg.space import Choice, Dimension, Value
+from thalweg.space import Choice, Dimension
 from thalweg.tree import Metric, Run
 
 SHARES = frozenset({"accuracy", "f1", "precision", "recall"})
@@ -25,13 +25,13 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
 
 
-def number(value: Value | float) -> str:
+def number(value: Any) -> str:
     """A number to three significant digits, anything else as it is.
 
     >>> [number(v) for v in (3.2e-05, 1e-4, 0.1, 16, 12345, 1234567.0, 2e15, 1.0, True, "lora")]
     ['3.2e-5', '1e-4', '0.1', '16', '12,345', '1,230,000', '2e15', '1', 'True', 'lora']
     """
-    if isinstance(value, bool | str):
+    if isinstance(value, bool | str) or not isinstance(value, int | float):
         return plain(str(value))
     if isinstance(value, int):
         return f"{value:,}" if abs(value) < 10**9 else number(float(value))
@@ -108,7 +108,7 @@ def cost_text(cost: Cost) -> str:
     return ", ".join(amount(f, getattr(cost, f)) for f in fields if getattr(cost, f)) or "nothing"
 
 
-def hyperparameters_text(hyperparameters: Mapping[str, Value]) -> str:
+def hyperparameters_text(hyperparameters: Mapping[str, Any]) -> str:
     """
     >>> hyperparameters_text({"lr": 3.2e-05, "batch_size": 16})
     'lr 3.2e-5, batch_size 16'

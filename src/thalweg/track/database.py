@@ -64,6 +64,24 @@ class Database:
         if self.is_sqlite:
             sqlite_engine.give_back_space(self.engine)
 
+    def copy(self, target: Path) -> None:
+        """Write what the store holds now into a new file, while others go on writing.
+
+        Raises:
+            StoreError: there is a file already, or this is no SQLite store.
+        """
+        if not self.is_sqlite:
+            raise StoreError(f"{self.where} is a database server's: copy it by the server's own tools, such as pg_dump")
+        if target.exists():
+            raise StoreError(f"{target} exists; name a file that is not there yet")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                sqlite_engine.copy(connection, target)
+        except DBAPIError as error:
+            target.unlink(missing_ok=True)
+            raise self._explain(error) from error
+
     def close(self) -> None:
         """Close all connections; SQLite then moves its log into the file."""
         # In a forked child the connections are the parent's: closing them there would harm the parent's file locks.

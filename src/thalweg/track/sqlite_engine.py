@@ -114,6 +114,13 @@ def give_back_space(made: Engine) -> None:
         raw.close()
 
 
+def copy(connection: Connection, target: Path) -> None:
+    """Write one consistent view of the database into a new file, without empty pages."""
+    raw = connection.connection.dbapi_connection
+    assert raw is not None
+    raw.cursor().execute("VACUUM INTO ?", (str(target.absolute()),))
+
+
 def file_system(folder: Path) -> str:
     """The kind of file system that a folder is on, such as `ext4`; empty where it cannot be told."""
     resolved = folder.resolve()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from sqlalchemy import Connection
 
 from thalweg.budget import Ledger
@@ -19,38 +18,31 @@ from thalweg.track import (
     compaction,
     copying,
     curves,
-    files,
     integrity,
-    merging,
     runs,
     sqlite_engine,
     studies,
-    tracked_runs,
 )
 from thalweg.track.calls import SYSTEM
 from thalweg.track.database import Database, open_database
-from thalweg.track.lineage import MAX_POSITION, read_lineage
-from thalweg.track.merging import Merged
+from thalweg.track.lineage import MAX_POSITION
 from thalweg.track.records import (
     CheckpointRecord,
-    NewRun,
     Request,
     RequestRecord,
-    RunDetails,
-    RunRow,
     RunTimes,
-    SavedFile,
     SessionRecord,
     StudyRecord,
 )
-from thalweg.track.series import Floats, Ints, Points, Reduced, Series
+from thalweg.track.series import Reduced, Series
 from thalweg.track.session import Session
+from thalweg.track.tracked_store import TrackedRuns
 from thalweg.track.writer import RunWriter
 from thalweg.trainer import Estimate
 from thalweg.tree import Ask, Run, Status, Tree
 
 
-class Store:
+class Store(TrackedRuns):
     """One project's store. Threads may share it; another process opens its own.
 
     Each method is one transaction. All raise StoreError where the store is locked, read-only, full or damaged, and for
@@ -236,118 +228,6 @@ class Store:
             runs.delete_run(connection, run_id)
         shutil.rmtree(self.files_folder / run_id, ignore_errors=True)
 
-    # Tracked runs
-
-    def track_run(self, project: str, new: NewRun) -> tuple[str, bool]:
-        """Enter a run that a person's own code tracks. Returns its id, and whether it is new.
-
-        A run of the same uid, or with that for its id, is the same run. A fork whose parent is not there yet waits for
-        it, and is a root until it comes.
-
-        Raises:
-            StoreError: there is no such project.
-        """
-        with self._database.write() as connection:
-            return tracked_runs.track_run(connection, project, new)
-
-    def run_rows(self, study: str) -> list[RunRow]:
-        """All runs of a study or project as rows of a list, by order of creation. No curve is read."""
-        with self._database.read() as connection:
-            return tracked_runs.read_rows(connection, study)
-
-    def run_details(self, run_id: str) -> RunDetails:
-        """All about one run, its curves excepted."""
-        with self._database.read() as connection:
-            key = self._key(connection, run_id)
-            return RunDetails(
-                row=tracked_runs.read_row(connection, run_id),
-                study=runs.read_study_name(connection, run_id),
-                facts=tracked_runs.read_facts(connection, run_id),
-                notes=tuple(tracked_runs.read_notes(connection, key)),
-                files=tuple(files.read_files(connection, run_id, self.files_folder, inherited=True)),
-                lineage=tuple(link.run_id for link in read_lineage(connection, key)),
-                children=tuple(tracked_runs.read_children(connection, key)),
-            )
-
-    def find_run(self, project: str, name: str) -> str | None:
-        """The id of a run of a project by its id or uid; None where there is none."""
-        with self._database.read() as connection:
-            row = tracked_runs.find_by_uid(connection, studies.find_study(connection, project).key, name)
-            return None if row is None else str(row.id)
-
-    def reopen_run(self, run_id: str) -> None:
-        """A tracked run that had ended goes on."""
-        with self._database.write() as connection:
-            tracked_runs.reopen(connection, run_id)
-
-    def add_note(self, run_id: str, text: str, author: str | None = None) -> None:
-        """Write something about a run."""
-        with self._database.write() as connection:
-            tracked_runs.add_note(connection, run_id, text, author)
-
-    def set_tags(self, run_id: str, tags: Sequence[str], *, add: bool = False) -> None:
-        """Give a run these tags instead of, or beside, those that it has."""
-        with self._database.write() as connection:
-            tracked_runs.set_tags(connection, run_id, tags, add=add)
-
-    def rename(self, run_id: str, name: str | None) -> None:
-        """Give a run another name, any text; its id stays."""
-        with self._database.write() as connection:
-            tracked_runs.rename(connection, run_id, name)
-
-    def set_hyperparameters(self, run_id: str, changes: Hyperparameters) -> None:
-        """Add to a tracked run's hyperparameters, or change some."""
-        with self._database.write() as connection:
-            tracked_runs.set_hyperparameters(connection, run_id, changes)
-
-    def changes(self, since: float) -> list[tuple[str, str, float]]:
-        """(study, run id, when) of the runs that were written into at or after a time, by rising time."""
-        with self._database.read() as connection:
-            return tracked_runs.read_changes(connection, since)
-
-    def import_points(self, run_id: str, metric: str, positions: Ints, times_ms: Ints, values: Floats) -> int:
-        """Add whole curves at once, from another tracker say.
-
-        Args:
-            positions, times_ms, values: one entry per point, in any order; the last one at a position counts.
-                `times_ms` are milliseconds since 1970.
-        Returns:
-            How many points the run did not have already, bit for bit: none when the same come again.
-        """
-        points = Points(np.asarray(positions, np.int64), np.asarray(times_ms, np.int64), np.asarray(values, np.float64))
-        with self._database.write() as connection:
-            return copying.import_points(connection, run_id, metric, points)
-
-    def merge_spools(self) -> list[Merged]:
-        """Take in what writers, whose processes are gone, had to leave in spools."""
-        return merging.merge_spools(self._database)
-
-    # Files
-
-    @property
-    def files_folder(self) -> Path:
-        """Where the files are that runs saved."""
-        return merging.files_folder(self._database)
-
-    def save_file(self, run_id: str, path: Path, *, name: str, position: int, copy: bool = True) -> SavedFile:
-        """Keep a file or folder of a run.
-
-        Args:
-            copy: copy it beside the store; otherwise only remember where it is.
-        Raises:
-            ConfigError: there is nothing at `path`.
-            OSError: it cannot be copied.
-        """
-        kept = files.keep(path, self.files_folder, run_id, copy=copy)
-        with self._database.write() as connection:
-            files.add_file(connection, run_id, name, position, kept)
-            return files.read_files(connection, run_id, self.files_folder, inherited=False)[-1]
-
-    def files(self, run_id: str, *, inherited: bool = True) -> list[SavedFile]:
-        """What a run saved, after what it inherits: its parent's up to and including the fork."""
-        with self._database.read() as connection:
-            return files.read_files(connection, run_id, self.files_folder, inherited=inherited)
-
     def read_ledger(self, study: str) -> Ledger:
         """What a study has spent, deleted runs included."""
         with self._database.read() as connection:
@@ -494,6 +374,14 @@ class Store:
         """Run id -> (position, estimates), for the runs that have some."""
         with self._database.read() as connection:
             return runs.read_tests(connection, study)
+
+    def copy(self, target: str | Path) -> None:
+        """Write all that the store holds now into a new file, while others go on writing.
+
+        Raises:
+            StoreError: there is a file already, it cannot be written, or the store is a database server's.
+        """
+        self._database.copy(Path(target))
 
     def check_integrity(self) -> list[str]:
         """All that is wrong with the store, a sentence each; empty where nothing is."""

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import torch
 import transformers
-from accelerate.state import GradientState  # type: ignore[import-untyped]
+from accelerate.state import GradientState
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
