@@ -79,8 +79,7 @@ def _read_run(folder: Path, experiment: str, meta: dict[str, Any]) -> Iterator[R
     }
     parameters = {name: _text(file) for name, file in _files(folder / "params")}
     # The folder may have been moved since its runs wrote down where their artifacts are.
-    near = folder / "artifacts"
-    files = artifacts(str(near)) if near.is_dir() else artifacts(str(meta.get("artifact_uri", "")))
+    files = artifacts(str(folder / "artifacts")) or artifacts(str(meta.get("artifact_uri", "")))
     yield run_record(experiment, info, parameters, tags, files)
     for metric, file in _files(folder / "metrics"):
         points, problems = _points(file)
