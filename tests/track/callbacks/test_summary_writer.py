@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -92,12 +94,23 @@ def test_the_same_folder_goes_on_with_the_same_run(store: Store, curve: Callable
 
 
 def test_purging_hides_what_is_written_again(store: Store, curve: Callable[..., Any]) -> None:
-    with SummaryWriter("runs/a", **QUIET) as writer:
-        for step in range(6):
-            writer.add_scalar("x", 1, step)
+    # As it happens: the process that wrote the steps past the last checkpoint is gone.
+    crashed = (
+        "import os; from thalweg.track.callbacks.summary_writer import SummaryWriter\n"
+        "writer = SummaryWriter('runs/a', system_seconds=0, code=False)\n"
+        "for step in range(6): writer.add_scalar('x', 1, step)\n"
+        "writer.flush(); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", crashed]).returncode == 9
     with SummaryWriter("runs/a", purge_step=3, **QUIET) as writer:
         writer.add_scalar("x", 2, 3)
     assert curve("runs-0", "x") == {0: 1, 1: 1, 2: 1, 3: 2}
+
+
+def test_purging_a_new_run_hides_nothing(store: Store, curve: Callable[..., Any]) -> None:
+    with SummaryWriter("runs/a", purge_step=3, **QUIET) as writer:
+        writer.add_scalar("x", 2, 3)
+    assert curve("runs-0", "x") == {3: 2}
 
 
 def test_groups_hyperparameters_and_texts(store: Store, curve: Callable[..., Any]) -> None:
