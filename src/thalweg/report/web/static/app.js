@@ -1,6 +1,7 @@
 // The router and the bar on top.
 
 import { el, fill, link, showError } from "./dom.js";
+import { loadPlotly } from "./plotly_loader.js";
 import { viewState } from "./view_state.js";
 
 /** Path -> [module, parameters]. */
@@ -37,6 +38,8 @@ async function route() {
   // In the document from the start: charts measure the room that they have.
   fill(page, root);
   const found = match(location.pathname);
+  // The largest thing that such a page needs: on its way while the modules are.
+  if (found?.[0] === "./run_page.js" || found?.[0] === "./compare_page.js") loadPlotly().catch(() => {});
   try {
     if (found === null) throw new Error(`There is no page ${location.pathname}.`);
     const [module, params] = found;

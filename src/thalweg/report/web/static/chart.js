@@ -53,6 +53,7 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
   const drawSoon = perFrame(draw);
 
   function reserve() {
+    plot.hidden = !chosen().length;
     plot.style.setProperty("min-height", `${heightOf(chosen().length)}px`);
   }
 
@@ -159,6 +160,7 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
   function draw() {
     if (closed || !Plotly) return;
     const now = view();
+    plot.hidden = !now.metrics.length;
     const lines = drawnLines(now.metrics, now.xRange);
     reserve();
     const { data, layout } = figureOf(now, lines);
@@ -171,7 +173,7 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
   }
 
   function countText(now, lines) {
-    if (!now.metrics.length) return allMetrics().length ? "Choose a metric to draw." : "Nothing has been logged yet.";
+    if (!now.metrics.length) return allMetrics().length ? "Choose a metric to draw." : "Nothing has been logged yet. Points appear here as they are.";
     const first = lines.filter(({ metric }) => metric === now.metrics[0]);
     const total = first.reduce((sum, { header }) => sum + header.total, 0);
     const shown = now.xRange ?? [-Infinity, Infinity];
@@ -301,7 +303,7 @@ function axesOf(unit, runs) {
   const now = Date.now() / 1000;
   const longest = Math.max(0, ...runs.map(({ started, ended }) => (started ? (ended ?? now) - started : 0)));
   const [long, seconds] = longest < 600 ? ["seconds", 1] : longest < 6 * 3600 ? ["minutes", 60] : ["hours", 3600];
-  const own = `${unit} since the run's own start`;
+  const own = `${unit} since its start`;
   // Plotly shows times as UTC: they are moved so that it shows the reader's own.
   const zone = new Date().getTimezoneOffset() * 60;
   return {

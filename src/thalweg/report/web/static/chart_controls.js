@@ -13,7 +13,7 @@ export function chartControls(state, names, { metrics, chosen, axes, forks, rese
     type: "range", min: 0, max: 100, step: 1, "aria-label": "Smoothing", value: String(state.getNumber(names.smooth, 0)),
     oninput: (event) => state.set(names.smooth, Number(event.target.value), 0),
   });
-  const method = choice("How the line is smoothed", state.get(names.method, "window"), [["window", "window"], ["ema", "moving average (EMA)"]], (value) => state.set(names.method, value, "window"));
+  const method = choice("How the line is smoothed", state.get(names.method, "window"), [["window", "window"], ["ema", "EMA"]], (value) => state.set(names.method, value, "window"));
   const reset = el("button", { type: "button", class: "quiet", hidden: true, onclick: resetZoom }, "Reset zoom");
   const element = el("div", { class: "chart-controls" },
     picker.element,
@@ -22,8 +22,8 @@ export function chartControls(state, names, { metrics, chosen, axes, forks, rese
     })),
     check(state, names.logx, "log x"),
     check(state, names.logy, "log y"),
-    el("label", {}, "Smooth", slider), method, reading,
     forks && check(state, names.inherited, "inherited parts", true),
+    el("label", {}, "Smooth", slider), method, reading,
     reset,
   );
   return {

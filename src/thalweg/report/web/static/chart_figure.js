@@ -4,7 +4,7 @@ import { badRows, extent, middleLine, partOf, rawLine, valueNear } from "./curve
 import { plotlyText } from "./dom.js";
 import { duration, number } from "./format.js";
 import { plotlyTemplate, themeColours } from "./plotly_loader.js";
-import { ema, widthOf, windowMean } from "./smoothing.js";
+import { ema, widthOf, windowLine } from "./smoothing.js";
 
 const TOP_HEIGHT = 320;
 const PANEL_HEIGHT = 150;
@@ -24,8 +24,7 @@ export function figureOf(view, drawn) {
   const data = [];
   const layout = frame(view, drawn, colours);
   view.metrics.forEach((metric, index) => {
-    const panel = { x: "x", y: `y${index || ""}`.replace("y", "y"), index };
-    panel.y = index ? `y${index + 1}` : "y";
+    const panel = { x: "x", y: index ? `y${index + 1}` : "y", index };
     const mine = drawn.filter((line) => line.metric === metric);
     for (const line of mine) data.push(...linesOf(view, line, panel, mine.length));
     const marks = mine.flatMap((line) => badMarks(line, panel, view.metrics.length));
@@ -78,23 +77,21 @@ function xAxis(view) {
   if (!range) return { ...axis, autorange: true };
   let [from, to] = range;
   if (from === to) [from, to] = view.x.kind === "date" ? [from - 1000, to + 1000] : [from - 0.5, to + 0.5];
-  if (axis.type !== "log") return { ...axis, range: [from, to] };
+  // Some air around the whole curve, so that its first and last points are not cut in half.
+  const air = view.xRange ? 0 : (to - from) * 0.008;
+  if (axis.type !== "log") return { ...axis, range: [from - air, to + air] };
   return { ...axis, range: [Math.log10(from > 0 ? from : Math.max(to * 1e-6, Number.MIN_VALUE)), Math.log10(to > 0 ? to : 1)] };
 }
 
 function yAxis(view, metric, drawn) {
-  const axis = { type: view.logY ? "log" : "linear", exponentformat: "power", hoverformat: ".6~g", tickformat: view.logY ? undefined : "~g" };
-  if (view.logY) axis.dtick = undefined;
+  // Not with SI letters: a learning rate of 300\u00b5 is not what people write.
+  const axis = { type: view.logY ? "log" : "linear", exponentformat: "power", hoverformat: ".6~g", tickformat: "~g" };
   const range = view.yRanges.get(metric) ?? fitted(view, metric, drawn);
-  if (!range) return { ...axis, range: view.logY ? [-1, 0] : [0, 1], tickformat: "~g" };
-  return { ...axis, ...tickStyle(range, view.logY), range: view.logY ? range.map(Math.log10) : range };
-}
-
-function tickStyle([low, high], logY) {
-  if (logY) return high / low > 30 ? { dtick: 1, tickformat: undefined } : { tickformat: "~g" };
-  const size = Math.max(Math.abs(low), Math.abs(high));
-  // Small and large ones with an exponent, not with SI letters: a learning rate of 300\u00b5 is not what people write.
-  return size > 0 && (size < 1e-2 || size >= 1e6) ? { tickformat: ".3~e" } : { tickformat: "~g" };
+  if (!range) return { ...axis, range: view.logY ? [-1, 0] : [0, 1] };
+  if (!view.logY) return { ...axis, range };
+  // Over few decades the powers of ten alone would be one tick or none.
+  const ticks = range[1] / range[0] > 30 ? { dtick: 1, tickformat: "" } : {};
+  return { ...axis, ...ticks, range: range.map(Math.log10) };
 }
 
 /** The range that all visible points fit in, with some air. */
@@ -115,33 +112,42 @@ function fitted(view, metric, drawn) {
 
 /** A curve's traces: for each of its two parts the raw line, and over it the middle of buckets or the smoothed line. */
 function linesOf(view, line, panel, numLines) {
-  const { rows, look, name } = line;
+  const { rows, look } = line;
   const width = widthOf(view.smooth, view.fullRange ? view.fullRange[1] - view.fullRange[0] : 0);
   const exact = rows.kind === "points";
-  const average = view.method === "ema" ? ema : windowMean;
+  const average = view.method === "ema" ? ema : windowLine;
   const smooth = width > 0 ? average(rows.first, rows.middle, width) : null;
   const traces = [];
   for (const own of [0, 1]) {
     const part = partOf(rows, own);
     if (!part) continue;
-    const id = `${line.run}\n${line.metric}\n${own}`;
     const shade = own ? 1 : 0.42;
     const raw = rawLine(rows, part);
     const over = smooth ? middleLine(rows, smooth, part) : exact ? null : middleLine(rows, rows.middle, part);
     const base = { type: "scatter", xaxis: panel.x, yaxis: panel.y, connectgaps: false, showlegend: false, cliponaxis: true };
     const sparse = exact && part.to - part.from <= 60;
     traces.push({
-      ...base, ...raw, uid: `${id}\nraw`, mode: sparse || hasLonePoints(raw) ? "lines+markers" : "lines",
+      ...base, ...raw, uid: uidOf(line, own, "raw"), mode: sparse || hasLonePoints(raw) ? "lines+markers" : "lines",
       line: { color: look.colour, width: over ? 1 : 1.6, dash: over ? "solid" : look.dash }, marker: { size: 4, color: look.colour },
-      opacity: over ? shade * 0.38 : shade,
-      ...(over ? { hoverinfo: "skip" } : hoverOf(name, own, numLines)),
+      opacity: over ? shade * (exact ? 0.38 : 0.5) : shade,
+      ...(over ? { hoverinfo: "skip" } : hoverOf(line, own, numLines)),
     });
     if (over) {
-      traces.push({ ...base, ...over, uid: `${id}\nover`, mode: "lines", line: { color: look.colour, width: smooth ? 2.2 : 1.6, dash: look.dash }, opacity: shade,
-        ...hoverOf(name, own, numLines, smooth ? "smoothed" : exact ? "" : "middle"), ...rangeText(rows, part, smooth) });
+      traces.push({ ...base, ...over, uid: uidOf(line, own, "over"), mode: "lines", line: { color: look.colour, width: smooth ? 2.2 : 1.6, dash: look.dash }, opacity: shade,
+        ...hoverOf(line, own, numLines, smooth ? "smoothed" : exact ? "" : "middle"), ...rangeText(rows, part, smooth) });
     }
   }
   return traces;
+}
+
+/** The same trace from one drawing to the next. Plotly puts it into a selector: so it is made of letters and digits, whatever the names are. */
+function uidOf({ run, metric }, own, what) {
+  let [low, high] = [0x811c9dc5, 0x1b873593];
+  for (const character of `${run}\n${metric}`) {
+    low = Math.imul(low ^ character.codePointAt(0), 0x01000193);
+    high = Math.imul(high ^ character.codePointAt(0), 0x85ebca6b) ^ (low >>> 15);
+  }
+  return `t${(low >>> 0).toString(36)}${(high >>> 0).toString(36)}${own}${what}`;
 }
 
 function hasLonePoints({ y }) {
@@ -149,10 +155,11 @@ function hasLonePoints({ y }) {
   return false;
 }
 
-function hoverOf(name, own, numLines, what = "") {
-  const label = plotlyText(name.length > 40 ? `${name.slice(0, 39)}\u2026` : name) + (own ? "" : " (inherited)");
+function hoverOf({ name, metric }, own, numLines, what = "") {
+  const short = (text) => (text.length > 40 ? `${text.slice(0, 39)}\u2026` : text);
+  const label = [numLines > 1 ? short(name) : short(metric), own ? "" : "(inherited)"].filter(Boolean).join(" ");
   const values = what === "" ? "%{y}" : what === "smoothed" ? `%{y} ${what} (%{customdata})` : "%{customdata}";
-  return { hovertemplate: `${numLines > 1 || !own ? `${label}: ` : ""}${values}<extra></extra>` };
+  return { hovertemplate: `${plotlyText(label)}: ${values}<extra></extra>` };
 }
 
 /** For hovering over a line that stands for several values: what they are. */
@@ -172,7 +179,7 @@ function badMarks(line, panel, numPanels) {
   if (!found.length) return [];
   const texts = found.map(({ num, value }) => (num === 1 && line.rows.kind === "points" ? `${number(value)}` : `${number(num)} not finite`));
   return [{
-    type: "scatter", mode: "markers", uid: `${line.run}\n${line.metric}\nbad`, xaxis: panel.x, yaxis: `y${numPanels + panel.index + 1}`, showlegend: false, cliponaxis: false,
+    type: "scatter", mode: "markers", uid: uidOf(line, 1, "bad"), xaxis: panel.x, yaxis: `y${numPanels + panel.index + 1}`, showlegend: false, cliponaxis: false,
     x: found.map(({ x }) => x), y: found.map(({ value }) => (value === -Infinity ? 0.02 : 0.98)),
     marker: { symbol: found.map(({ value }) => SYMBOLS(value)), size: 8, color: line.look.colour, line: { width: 1, color: "#d55e00" } },
     text: texts, hovertemplate: `${plotlyText(line.name)}: %{text}<extra></extra>`,
@@ -184,7 +191,7 @@ function forkMarks(view, line, panel) {
   if (!forks.length || !line.rows.num || !view.inherited) return [];
   const values = forks.map(({ x }) => valueNear(line.rows, x));
   return [{
-    type: "scatter", mode: "markers", uid: `${line.run}\n${line.metric}\nforks`, xaxis: panel.x, yaxis: panel.y, showlegend: false,
+    type: "scatter", mode: "markers", uid: uidOf(line, 1, "forks"), xaxis: panel.x, yaxis: panel.y, showlegend: false,
     x: forks.map(({ x }) => x), y: values,
     marker: { symbol: "circle", size: 9, color: themeColours().card, line: { width: 2, color: line.look.colour } },
     text: forks.map(({ run, parent }) => plotlyText(`${run} forks ${parent}`)), hovertemplate: "%{text}<extra></extra>",
@@ -196,8 +203,7 @@ function forkLines(view, line, layout, colours) {
   if (!line || !view.inherited) return;
   for (const { x } of line.rows.forks.slice(-MAX_FORK_LINES)) {
     if (!Number.isFinite(x) || (view.logX && x <= 0)) continue;
-    const at = view.x.kind === "date" || !view.logX ? x : x;
-    layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: at, x1: at, y0: 0, y1: 1, line: { color: colours.soft, width: 1, dash: "dot" }, opacity: 0.6, layer: "below" });
+    layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: colours.soft, width: 1, dash: "dot" }, opacity: 0.6, layer: "below" });
   }
 }
 

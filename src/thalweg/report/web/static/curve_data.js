@@ -6,7 +6,7 @@
  * axis: {x: "step" | "time", offset, factor, began}: (x - offset) * factor is drawn; began: when the run itself did, in seconds since 1970.
  *
  * Returns {kind, num, first, last, low, high, middle, bad, own, forks}: arrays with an entry per row. first and last: where the row begins and ends;
- * low and high: its extremes; middle: the value, or halfway between the extremes; bad: how many of its points are not finite;
+ * low and high: its extremes; middle: the value, or where the middle of the bucket is; bad: how many of its points are not finite;
  * own: whether it belongs to the run itself (1) or to an ancestor (0).
  * forks: [{run, x, parent}] for each place where the lineage changes over.
  */
@@ -28,7 +28,18 @@ function moved(values, { offset, factor }) {
   return Float64Array.from(values, (value) => (value - offset) * factor);
 }
 
-const midway = (low, high) => Float64Array.from(low, (value, index) => value / 2 + high[index] / 2);
+/**
+ * Halfway between a bucket's extremes, as the median of it and its neighbours: one point that stands out is in the raw line at its full
+ * height, and does not lift the middle to a height at which no point lies.
+ */
+function midway(low, high) {
+  const middle = Float64Array.from(low, (value, index) => value / 2 + high[index] / 2);
+  return middle.map((now, index) => {
+    const [before, after] = [middle[index - 1] ?? now, middle[index + 1] ?? now];
+    const median = Math.max(Math.min(before, now), Math.min(Math.max(before, now), after));
+    return Number.isNaN(median) ? now : median;
+  });
+}
 
 /** Where each run of the lineage begins, in the server's x: known for steps; for times seen from the points' owners, else only the run's own. */
 function startsOf({ header, columns }, axis) {

@@ -1,20 +1,23 @@
 // Plotly, loaded by the pages that draw with it, and its look in the two themes.
 
+import { getSession } from "./api.js";
+
 let loading = null;
 
 /** The Plotly object; its script (nearly 5 MB) is loaded by the first call. */
 export function loadPlotly() {
-  loading ??= new Promise((resolve, reject) => {
+  loading ??= getSession().then(({ plotly }) => new Promise((resolve, reject) => {
     const script = document.createElement("script");
-    script.src = "/assets/plotly.min.js";
+    // With the version in it, the address is kept by the browser for good.
+    script.src = plotly;
     script.onload = () => resolve(globalThis.Plotly);
     script.onerror = () => {
-      loading = null;
       script.remove();
       reject(new Error("Plotly could not be loaded from the server, so nothing can be drawn. Is the plotly package installed there?"));
     };
     document.head.append(script);
-  });
+  }));
+  loading.catch(() => (loading = null));
   return loading;
 }
 

@@ -5,7 +5,6 @@ import { setTrail } from "./app.js";
 import { drawChart } from "./chart.js";
 import { forChart } from "./compare_page.js";
 import { el, fill, projectPath, showError, showMessage } from "./dom.js";
-import { loadPlotly } from "./plotly_loader.js";
 import { hyperparameterTable, statusMark } from "./run_facts.js";
 import { checkpointsSection, costSection, errorSection, factsSection, filesSection, lineageSection, metaLine, notesList, snippetSection } from "./run_sections.js";
 import { steeringBar } from "./steering.js";
@@ -18,8 +17,6 @@ const projectApi = (name) => `/api/projects/${encodeURIComponent(name)}`;
 const FACTS_WAIT_MS = 1000;
 
 export async function show(root, { run: id }, state) {
-  // What is slow to come is asked for first.
-  loadPlotly().catch(() => {});
   const [first, session] = await Promise.all([getJson(runApi(id)), getSession()]);
   let run = first;
   const [project, parent] = await Promise.all([getJson(projectApi(run.project)), run.parent ? getJson(runApi(run.parent)) : null]);
@@ -31,10 +28,11 @@ export async function show(root, { run: id }, state) {
   const systemCard = el("section", { class: "card", hidden: true });
   const family = el("section", { class: "card", hidden: true }, el("h2", {}, "Family"));
   const card = (title, ...inside) => el("section", { class: "card" }, el("h2", {}, title), inside);
+  const [checkpoints, cost] = [card("Checkpoints", parts.checkpoints), card("Cost", parts.cost)];
   fill(root, parts.heading, parts.meta, parts.error, chartCard, family,
     el("div", { class: "columns" },
       el("div", {}, card("Hyperparameters", parts.parameters), card("Notes", parts.notes, !session.read_only && noteForm()), card("Tags", parts.tags), card("Code and environment", parts.facts)),
-      el("div", {}, card("Lineage and forks", parts.lineage, parts.snippet), card("Files", parts.files), card("Checkpoints", parts.checkpoints), card("Cost", parts.cost))),
+      el("div", {}, card("Lineage and forks", parts.lineage, parts.snippet), card("Files", parts.files), checkpoints, cost)),
     systemCard);
 
   function showFacts() {
@@ -49,6 +47,9 @@ export async function show(root, { run: id }, state) {
     fill(parts.files, filesSection(run));
     fill(parts.checkpoints, checkpointsSection(run, unit));
     fill(parts.cost, costSection(run));
+    // A project has them only where somebody's code enters them: no empty cards for what it does not use.
+    checkpoints.hidden = project.kind === "project" && !run.checkpoints.length;
+    cost.hidden = project.kind === "project" && !Object.keys(run.cost).length;
   }
 
   function tagList() {

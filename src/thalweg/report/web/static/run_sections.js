@@ -15,7 +15,7 @@ export function metaLine(run, unit) {
     el("span", { title: moment(run.created) }, `created ${ago(run.created)}`),
     length !== null && el("span", {}, run.ended ? `took ${duration(length)}` : `for ${duration(length)}`),
     run.cost_seconds !== null && el("span", {}, `cost ${duration(run.cost_seconds)} of a device`),
-    el("span", {}, run.id));
+    run.name && el("span", {}, run.id));
 }
 
 export function errorSection(run) {

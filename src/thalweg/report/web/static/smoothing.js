@@ -28,32 +28,38 @@ export function ema(x, y, width) {
 }
 
 /**
- * Mean over the points within width / 2 to either side. At the ends the window narrows to what there is on both sides, so that
- * the line does not run flat where the curve is steep.
+ * The straight line fitted to the points within width / 2 to either side, at the point itself. Amid evenly spaced points that is their mean;
+ * at the ends of the curve, where points lie to one side only, it does not lag behind a slope as a mean would.
  */
-export function windowMean(x, y, width) {
+export function windowLine(x, y, width) {
   const smooth = new Float64Array(y.length).fill(NaN);
   const known = [];
   for (let i = 0; i < y.length; i++) if (Number.isFinite(y[i]) && Number.isFinite(x[i])) known.push(i);
-  if (!known.length) return smooth;
-  const start = x[known[0]];
-  const end = x[known[known.length - 1]];
   let low = 0;
   let high = 0;
   for (const i of known) {
-    const half = Math.min(width / 2, x[i] - start, end - x[i]);
-    // Both ends of the window only ever move to the right: half changes no faster than x.
-    while (x[known[low]] < x[i] - half) low++;
-    if (high < low) high = low;
-    while (high < known.length && x[known[high]] <= x[i] + half) high++;
+    while (x[known[low]] < x[i] - width / 2) low++;
+    while (high < known.length && x[known[high]] <= x[i] + width / 2) high++;
     // Summed anew and not by differences: a spike of 1e30 that leaves a running sum takes all digits with it.
-    smooth[i] = mean(y, known, low, high);
+    smooth[i] = fitted(x, y, known, low, high, x[i]);
   }
   return smooth;
 }
 
-function mean(y, known, low, high) {
-  let sum = 0;
-  for (let k = low; k < high; k++) sum += y[known[k]];
-  return sum / (high - low);
+function fitted(x, y, known, low, high, at) {
+  const num = high - low;
+  let [sumX, sumY] = [0, 0];
+  for (let k = low; k < high; k++) {
+    sumX += x[known[k]] - at;
+    sumY += y[known[k]] / num;
+  }
+  const middle = sumX / num;
+  let [spread, slope] = [0, 0];
+  for (let k = low; k < high; k++) {
+    const away = x[known[k]] - at - middle;
+    spread += away * away;
+    slope += away * y[known[k]];
+  }
+  // Of two points the line would be the raw one.
+  return num > 2 && spread > 0 ? sumY - (slope / spread) * middle : sumY;
 }
