@@ -17,6 +17,7 @@ from thalweg.errors import ConfigError
 from thalweg.track.callbacks.hugging_face import ThalwegCallback, checkpoint_folder
 from thalweg.track.callbacks.hugging_face_settings import apply_changes, hyperparameters_of, settings
 from thalweg.track.store import Store
+from thalweg.tree import Stop
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hf_training import small_model, trainer
@@ -217,6 +218,33 @@ def test_a_fork_without_a_place_begins_at_the_newest_checkpoint(store: Store) ->
     fork.run.finish()
 
 
+def test_a_fork_between_checkpoints_is_spoken_of(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    trainer([ThalwegCallback("demo", **QUIET)]).train()
+    fork = ThalwegCallback("demo", fork_of="demo-0", at=6, **QUIET)
+    assert fork.checkpoint() == str(Path("out/checkpoint-4").absolute())
+    assert "a fork at step 6, and the newest checkpoint before it is at step 4" in caplog.text
+    fork.run.finish()
+
+
+@pytest.mark.slow
+def test_a_rewound_run_goes_on_from_the_checkpoint_before(store: Store, curve: Curves) -> None:
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from hf_training import trainer
+from thalweg.track.callbacks.hugging_face import ThalwegCallback
+trainer([ThalwegCallback("demo", system_seconds=0, code=False)]).train()
+"""
+    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent)], check=True, capture_output=True)
+    again = ThalwegCallback("demo", run="demo-0", at=5, **QUIET)
+    assert again.checkpoint() == str(Path("out/checkpoint-4").absolute())
+    trainer([again], learning_rate=1e-4, max_steps=7).train(resume_from_checkpoint=again.checkpoint())
+    assert [row.id for row in store.run_rows("demo")] == ["demo-0"]
+    rates = dict.fromkeys(range(1, 5), 1e-3) | dict.fromkeys(range(5, 8), 1e-4)
+    assert curve("demo-0", "train/learning_rate") == rates
+    assert [file.position // 10**6 for file in store.files("demo-0")] == [4, 7]
+
+
 def test_other_processes_find_the_same_checkpoint_and_make_no_run(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +306,22 @@ def test_a_given_run_is_not_ended(store: Store, curve: Curves) -> None:
         run.log({"mine": 1}, step=9)
         assert checkpoint_folder(run) == str(Path("out/checkpoint-4").absolute())
     assert curve("demo-0", "mine") == {9: 1}
+
+
+@pytest.mark.slow
+def test_a_stop_that_a_person_asks_for_arrives(store: Store) -> None:
+    class Asks(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 3:
+                store.add_request("demo", Stop("demo-0"), "somebody")
+
+    callback = ThalwegCallback("demo", **QUIET)
+    teacher = trainer([Asks(), callback], max_steps=100_000, logging_steps=100, save_steps=100_000)
+    teacher.train()
+    (row,) = store.run_rows("demo")
+    assert row.status == "stopped"
+    assert [file.position // 10**6 for file in store.files(row.id)] == [teacher.state.global_step]
+    assert store.pending_requests("demo") == []
 
 
 PROCESSES = """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -153,6 +154,19 @@ def test_elsewhere_than_on_rank_zero_nothing_is_made(store: Store, monkeypatch: 
     logger.finalize("success")
     assert logger.version == ""
     assert store.studies() == []
+
+
+def test_a_logger_that_is_sent_to_another_process_writes_the_same_run(store: Store) -> None:
+    logger = ThalwegLogger("demo", name="first", tags=["x"], **QUIET)
+    logger.log_metrics({"x": 1.0}, 0)
+    sent = pickle.loads(pickle.dumps(logger))
+    assert sent.version == logger.version
+    sent.log_metrics({"x": 2.0}, 1)
+    sent.finalize("success")
+    logger.finalize("success")
+    (row,) = store.run_rows("demo")
+    assert (row.name, row.status) == ("first", "finished")
+    assert store.series(row.id, "x").values.tolist() == [1.0, 2.0]
 
 
 MISSING = """

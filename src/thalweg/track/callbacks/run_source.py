@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from thalweg.track.positions import to_position, to_step
 from thalweg.track.records import SavedFile
 from thalweg.track.store import Store
 from thalweg.tree import Status
+
+_log = logging.getLogger("thalweg")
 
 _FIRST_ONLY = ("fork_of", "at", "hyperparameters", "name", "tags", "notes")
 """Options that describe a run as it begins. Taken up again, it has them already."""
@@ -82,12 +85,27 @@ class RunSource:
                 self._run = init(self.project, **self.options)
                 atexit.register(self._end_with_process)
             elif self._ended:
-                kept = {key: value for key, value in self.options.items() if key not in _FIRST_ONLY}
-                # Its code version is known.
-                self._run = init(self.project, **{**kept, "run": self._run.id, "code": False})
+                self._run = init(self.project, **self._again(self._run))
             self._ended = False
             self.begun = True
             return self._run
+
+    def _again(self, run: TrackedRun) -> dict[str, Any]:
+        """Options to take up a run again. Its code version is known."""
+        kept = {key: value for key, value in self.options.items() if key not in _FIRST_ONLY}
+        return {**kept, "run": run.uid, "store": run.store, "code": False}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Lightning sends its loggers to the processes that it spawns: there the same run is attached to.
+        state = {key: value for key, value in self.__dict__.items() if key != "_lock"}
+        if self._run is not None:
+            state |= {"_run": None, "options": self._again(self._run)}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+        self._process = os.getpid()
 
     def checkpoint(self, *, main: bool) -> Path | None:
         """The newest checkpoint of the run's lineage; None where there is none.
@@ -101,6 +119,7 @@ class RunSource:
         try:
             if main or not self.own:
                 found = newest_checkpoint(self.run())
+                self._say_where(found)
             else:
                 found = self._own_checkpoint() or self._fork_point()
         except StoreError:
@@ -118,19 +137,37 @@ class RunSource:
             run_id = store.find_run(self.project, name)
             if run_id is None:
                 return None
-            return newest(file for file in store.files(run_id) if file.name == CHECKPOINT)
+            until = self._until(store) if self.options.get("fork_of") is None else None
+            return newest(_checkpoints(store.files(run_id), until))
 
     def _fork_point(self) -> SavedFile | None:
         """The checkpoint where a fork begins that is not made yet."""
-        parent, at = self.options.get("fork_of"), self.options.get("at")
+        parent = self.options.get("fork_of")
         if parent is None:
             return None
         name = parent.uid if isinstance(parent, TrackedRun) else str(parent)
         with Store.open(store_location(self.options.get("store")), read_only=True) as store:
             run_id = store.find_run(self.project, name)
-            files = [] if run_id is None else store.files(run_id)
-            until = None if at is None else to_position(at, store.study(self.project).decimals)
-        return newest(file for file in files if file.name == CHECKPOINT and (until is None or file.position <= until))
+            return None if run_id is None else newest(_checkpoints(store.files(run_id), self._until(store)))
+
+    def _until(self, store: Store) -> int | None:
+        at = self.options.get("at")
+        return None if at is None else to_position(at, store.study(self.project).decimals)
+
+    def _say_where(self, found: SavedFile | None) -> None:
+        """A fork without a checkpoint at its very step trains some steps once more that it inherits."""
+        run = self.run()
+        if found is not None and found.run != run.id:
+            with Store.open(run.store, read_only=True) as store:
+                step = to_step(found.position, store.study(run.project).decimals)
+            if step < run.fork_step:
+                _log.warning(
+                    "run %s is a fork at step %s, and the newest checkpoint before it is at step %s: it trains on from"
+                    " there. Without at= a fork begins at a checkpoint",
+                    run.id,
+                    run.fork_step,
+                    step,
+                )
 
     def _place_fork(self) -> None:
         """A fork that does not say where: at the checkpoint that it will load."""
@@ -166,6 +203,10 @@ class RunSource:
             self.finish("failed", "".join(traceback.format_exception(error)))
         else:
             self.finish()
+
+
+def _checkpoints(files: Iterable[SavedFile], until: int | None) -> list[SavedFile]:
+    return [file for file in files if file.name == CHECKPOINT and (until is None or file.position <= until)]
 
 
 def _sort_out(
