@@ -128,7 +128,7 @@ STEPS = st.integers(-5, 5) | st.integers(-(2**63), 2**63 - 1)
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     points=st.lists(st.tuples(STEPS, VALUES), min_size=1, max_size=12),
     decimals=st.sampled_from([0, 6]),

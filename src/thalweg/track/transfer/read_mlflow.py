@@ -65,7 +65,7 @@ def _client(location: str, uri: str) -> Any:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ImportError as error:
-        raise ConfigError("reading an MLflow database needs its package: pip install mlflow") from error
+        raise ConfigError("reading an MLflow database needs its package: pip install 'thalweg[import]'") from error
     try:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)

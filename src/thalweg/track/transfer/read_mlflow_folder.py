@@ -27,7 +27,7 @@ def read_mlflow_folder(folder: Path) -> Iterator[Record]:
     try:
         import yaml  # noqa: F401
     except ImportError as error:
-        raise ConfigError("reading an MLflow folder needs a package: pip install pyyaml") from error
+        raise ConfigError("reading an MLflow folder needs pyyaml: pip install 'thalweg[import]'") from error
     experiments = [place.parent for place in sorted(folder.glob("*/meta.yaml"))]
     if not experiments:
         raise ConfigError(f"{str(folder)!r} is no MLflow folder: no experiment (NUMBER/meta.yaml) is in it")

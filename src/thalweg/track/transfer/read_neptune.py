@@ -108,7 +108,7 @@ def read_neptune(folder: Path, files: Path | None = None) -> Iterator[Record]:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise ConfigError("reading Parquet needs a package: pip install pyarrow") from error
+        raise ConfigError("reading Parquet needs pyarrow: pip install 'thalweg[import]'") from error
     data = folder / "data" if (folder / "data").is_dir() else folder
     parts = _parts(data)
     if not parts:
@@ -368,6 +368,8 @@ def _gather_texts(table: Any, texts: dict[str, Texts]) -> None:
     import pyarrow.compute as pc
 
     table = table.filter(pc.equal(table["attribute_type"], "string_series"))
+    if not len(table):
+        return
     for row in table.select(["attribute_path", "step", "timestamp", "string_value"]).to_pylist():
         step = row["step"] if row["step"] is not None else Decimal(0)
         text = row["string_value"] if row["string_value"] is not None else ""

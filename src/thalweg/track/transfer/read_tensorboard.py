@@ -57,7 +57,7 @@ def _need_tensorboard() -> None:
     try:
         import tensorboard.compat.proto.event_pb2  # noqa: F401
     except ImportError as error:
-        raise ConfigError("reading TensorBoard files needs its package: pip install tensorboard") from error
+        raise ConfigError("reading TensorBoard's files needs its package: pip install 'thalweg[import]'") from error
 
 
 def _relative(folder: Path, root: Path) -> str:

@@ -46,7 +46,7 @@ def read_wandb(folder: Path) -> Iterator[Record]:
     try:
         from wandb.proto import wandb_internal_pb2  # noqa: F401
     except ImportError as error:
-        raise ConfigError("reading W&B files needs its package: pip install wandb") from error
+        raise ConfigError("reading W&B files needs its package: pip install 'thalweg[import]'") from error
     files = [folder] if folder.is_file() else sorted(folder.rglob("*.wandb"))
     if not files:
         raise ConfigError(f"{str(folder)!r} holds no .wandb file; name the folder that holds 'offline-run-...'")
