@@ -72,7 +72,7 @@ def schema(server: Any) -> Any:
     return schemathesis.openapi.from_url(f"{server.url}api/openapi.json")
 
 
-@pytest.mark.parametrize("num_examples", [25, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_examples", [25, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("path", "method", "mode"), OPERATIONS)
 def test_the_api_keeps_to_its_description(
     schema: Any, server: Any, path: str, method: str, mode: Any, num_examples: int

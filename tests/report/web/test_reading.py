@@ -60,6 +60,8 @@ def test_some_runs_can_be_asked_for(client: httpx.Client) -> None:
     ]
     many = ",".join(f"imdb-{i}" for i in range(30))
     assert len(client.get(f"/api/projects/imdb/runs?ids={many}").json()["runs"]) == 4
+    # One that somebody has deleted since is left out.
+    assert [run["id"] for run in client.get("/api/projects/imdb/runs?ids=gone,imdb-1").json()["runs"]] == ["imdb-1"]
     # A run of another project is not among them.
     assert client.get("/api/projects/imdb/runs?ids=vision-0").json()["runs"] == []
 

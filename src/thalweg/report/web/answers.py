@@ -84,4 +84,9 @@ def answered(work: Callable[[], Response]) -> Response:
     except ConfigError as error:
         return error_answer(422, str(error))
     except StoreError as error:
-        return error_answer(404 if str(error).startswith("unknown ") else 503, str(error))
+        return error_answer(404 if is_unknown(error) else 503, str(error))
+
+
+def is_unknown(error: StoreError) -> bool:
+    """Whether a store says that it has no such thing, and not that something is wrong with it."""
+    return str(error).startswith("unknown ")

@@ -28,6 +28,7 @@ from thalweg.report.web.openapi import document
 from thalweg.report.web.plots import plot_json
 from thalweg.report.web.project_data import project_data, project_entry
 from thalweg.report.web.run_data import run_data, run_entries
+from thalweg.report.web.summaries import Summaries
 
 if TYPE_CHECKING:
     from thalweg.report.web.access import Access
@@ -48,6 +49,7 @@ class Served:
     user: str
     """Who started the server: the author of what is asked for from its page."""
     feed: Feed
+    summaries: Summaries
 
 
 Work = Callable[[Served, Request], Response]
@@ -56,7 +58,7 @@ Work = Callable[[Served, Request], Response]
 def make_app(store: Store, access: Access, user: str) -> tuple[App, Feed]:
     """The app, and the feed of its events."""
     feed = Feed(store)
-    served = Served(store, access, user, feed)
+    served = Served(store, access, user, feed, Summaries(store))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -137,24 +139,25 @@ def _session(served: Served, _request: Request) -> Response:
 
 def _projects(served: Served, _request: Request) -> Response:
     store = served.store
-    entries = [project_entry(store, record) for record in store.studies()]
+    entries = [project_entry(store, record, served.summaries) for record in store.studies()]
     return json_answer(
         {"projects": entries, "read_only": served.access.read_only, "version": metadata.version("thalweg")}
     )
 
 
 def _project(served: Served, request: Request) -> Response:
-    return json_answer(project_data(served.store, request.path_params["name"]))
+    return json_answer(project_data(served.store, request.path_params["name"], served.summaries))
 
 
 def _runs(served: Served, request: Request) -> Response:
     wanted = request.query_params.get("ids")
     ids = None if wanted is None else [run for run in wanted.split(",") if run]
-    return json_bytes(encode_list("runs", run_entries(served.store, request.path_params["name"], ids)))
+    entries = run_entries(served.store, request.path_params["name"], served.summaries, ids)
+    return json_bytes(encode_list("runs", entries))
 
 
 def _run(served: Served, request: Request) -> Response:
-    return json_answer(run_data(served.store, request.path_params["run"]))
+    return json_answer(run_data(served.store, request.path_params["run"], served.summaries))
 
 
 def _curve(served: Served, request: Request) -> Response:

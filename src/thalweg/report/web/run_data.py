@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from thalweg.report.web.project_data import cost_data, metric_of, score_of
+from thalweg.errors import StoreError
+from thalweg.report.web.answers import is_unknown
+from thalweg.report.web.project_data import cost_data, metric_of
 from thalweg.report.web.snippet import fork_snippet
 from thalweg.report.web.steps import step_of
+from thalweg.report.web.summaries import score_of
 
 if TYPE_CHECKING:
-    from thalweg.budget import Ledger
-    from thalweg.track.records import RunRow, SavedFile
+    from thalweg.report.web.summaries import Summaries
+    from thalweg.track.records import RunDetails, RunRow, SavedFile
     from thalweg.track.store import Store
     from thalweg.tree import Metric
 
@@ -20,27 +23,24 @@ _FEW = 20
 """Up to so many runs are read one by one; beyond it, reading all of a project's at once is faster."""
 
 
-def run_entries(store: Store, name: str, wanted: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def run_entries(
+    store: Store, name: str, summaries: Summaries, wanted: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """The lines of a project's table, by order of creation.
 
     Args:
-        wanted: the ids of those that are asked for; None is all.
+        wanted: the ids of those that are asked for, of which those are left out that are not there; None is all.
     Raises:
         StoreError: there is no such project.
     """
     record = store.study(name)
     metric = metric_of(record.config)
     rows = _rows(store, name, wanted)
-    seconds = run_seconds(store.read_ledger(name))
+    seconds = summaries.spending(name).device_seconds
     return [_entry(row, record.scale, metric, seconds) for row in rows]
 
 
-def run_seconds(ledger: Ledger) -> dict[str, float]:
-    """The device seconds that each run has cost."""
-    return {run: sum([cost.device_seconds for cost in kinds.values()]) for run, kinds in ledger.spent.items()}
-
-
-def run_data(store: Store, run_id: str) -> dict[str, Any]:
+def run_data(store: Store, run_id: str, summaries: Summaries) -> dict[str, Any]:
     """All about one run.
 
     Raises:
@@ -49,12 +49,12 @@ def run_data(store: Store, run_id: str) -> dict[str, Any]:
     details = store.run_details(run_id)
     record = store.study(details.study)
     scale = record.scale
-    spent = store.read_ledger(details.study).spent.get(run_id, {})
-    seconds = {run_id: sum([cost.device_seconds for cost in spent.values()])} if spent else {}
+    spending = summaries.spending(details.study)
+    spent = spending.ledger.spent.get(run_id, {})
     checkpoints = store.checkpoints(run_id)
     lineage = lineage_of(store, run_id)
     return {
-        **_entry(details.row, scale, metric_of(record.config), seconds),
+        **_entry(details.row, scale, metric_of(record.config), spending.device_seconds),
         "uid": details.row.uid,
         "project": details.study,
         "facts": dict(details.facts),
@@ -100,8 +100,17 @@ def _rows(store: Store, name: str, wanted: Sequence[str] | None) -> list[RunRow]
     if wanted is None or len(wanted) > _FEW:
         rows = store.run_rows(name)
         return rows if wanted is None else [row for row in rows if row.id in set(wanted)]
-    details = [store.run_details(run_id) for run_id in wanted]
-    return [found.row for found in details if found.study == name]
+    return [found.row for run_id in wanted if (found := _details(store, run_id)) is not None and found.study == name]
+
+
+def _details(store: Store, run_id: str) -> RunDetails | None:
+    """A run; None where it is gone: another may have deleted it since the page was loaded."""
+    try:
+        return store.run_details(run_id)
+    except StoreError as error:
+        if is_unknown(error):
+            return None
+        raise
 
 
 def _children(store: Store, study: str, ids: Sequence[str], scale: int) -> list[dict[str, Any]]:

@@ -20,10 +20,11 @@ const LIVE_WAIT_MS = 120;
  * options: runs: [{id, name, fork_step, started, ended, parent, metrics: names}]; unit: of positions, such as "steps"; state: the page's view state;
  * prefix: of its names in the URL, where a page has several charts; axes: which of position, own, time, elapsed can be chosen (the first is the default);
  * choose(names): the metrics shown where none are chosen; looks(): run id -> {colour, dash}, where a legend has settled them; only(name): whether a metric
- * belongs to this chart.
- * Returns {refresh(ids), setRuns(runs), close()}: refresh re-reads those runs' curves, and at most one read is under way at a time.
+ * belongs to this chart; wait: milliseconds between two readings of news, at least.
+ * Returns {refresh(ids), setRuns(runs), close()}: refresh re-reads those runs' curves, one read after the other, and
+ * its promise is kept once the last of them is drawn.
  */
-export function drawChart(root, { runs, unit, state, prefix = "", axes = ["position", "own", "time", "elapsed"], choose = defaultMetrics, looks = null, only = null }) {
+export function drawChart(root, { runs, unit, state, prefix = "", axes = ["position", "own", "time", "elapsed"], choose = defaultMetrics, looks = null, only = null, wait = LIVE_WAIT_MS }) {
   const names = Object.fromEntries(["metric", "x", "logx", "logy", "smooth", "method", "inherited", "from", "to", "y"].map((name) => [name, prefix + name]));
   const allMetrics = () => [...new Set(runs.flatMap(({ metrics }) => metrics))].filter((name) => !only || only(name)).sort();
   const chosen = () => {
@@ -229,8 +230,13 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
 
   /** One read after the other for as long as there is news: a slow one is not overtaken, a fast stream does not pile up. */
   const news = new Set();
-  async function pump() {
-    if (working) return;
+  let pumping = Promise.resolve();
+  function pump() {
+    if (!working) pumping = readNews();
+    return pumping;
+  }
+
+  async function readNews() {
     working = true;
     while (dirty && !closed) {
       dirty = false;
@@ -239,7 +245,7 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
       const begun = performance.now();
       // A zoom that came between has read only what it shows.
       if (!(await attempt(ids))) for (const id of ids) (dirty = true), news.add(id);
-      await new Promise((resolve) => setTimeout(resolve, Math.max(LIVE_WAIT_MS, performance.now() - begun)));
+      await new Promise((resolve) => setTimeout(resolve, Math.max(wait, performance.now() - begun)));
     }
     working = false;
   }
@@ -263,7 +269,7 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
     refresh(ids) {
       for (const id of ids) news.add(id);
       dirty = true;
-      pump();
+      return pump();
     },
     setRuns(given) {
       const same = given.length === runs.length && given.every(({ id }, index) => id === runs[index].id);

@@ -4,7 +4,13 @@ import { el, empty, fill } from "./dom.js";
 import { duration, number } from "./format.js";
 import { drawPlot } from "./search_plots.js";
 
-const WRITE = { seconds: duration, device_seconds: duration, runs: number, samples: number, tokens: number, flops: number };
+/** A large count in few digits: 1.74 M, 9.4 T. */
+function large(amount) {
+  const [size, unit] = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"]].find(([least]) => amount >= least) ?? [1, ""];
+  return unit ? `${Number((amount / size).toPrecision(3))} ${unit}` : number(amount);
+}
+
+const WRITE = { seconds: duration, device_seconds: duration, runs: number, samples: large, tokens: large, flops: large };
 const LIMITS = { seconds: "Time of the study", device_seconds: "Device time", runs: "Runs from scratch", samples: "Samples", tokens: "Tokens", flops: "FLOPs" };
 const COSTS = [["device_seconds", "Device time"], ["seconds", "Time"], ["tokens", "Tokens"], ["samples", "Samples"], ["flops", "FLOPs"]];
 const KINDS = {
@@ -47,7 +53,7 @@ function kindTable({ kinds, total }) {
   if (!columns.length) return empty("Nothing was spent yet");
   const cells = (cost) => columns.map(([field]) => el("td", { class: "num", title: String(cost[field]) }, cost[field] ? WRITE[field](cost[field]) : "\u2013"));
   const used = Object.entries(kinds).filter(([, cost]) => columns.some(([field]) => cost[field] > 0));
-  return el("div", { class: "wide" }, el("table", {},
+  return el("div", { class: "wide" }, el("table", { class: "spent" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "For"), columns.map(([, title]) => el("th", { scope: "col", class: "num" }, title)))),
     el("tbody", {}, used.map(([kind, cost]) => el("tr", {}, el("th", { scope: "row" }, KINDS[kind] ?? kind), cells(cost))),
       el("tr", {}, el("th", { scope: "row" }, "In all"), cells(total)))));

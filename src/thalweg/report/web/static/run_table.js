@@ -41,13 +41,13 @@ export function drawRunTable(root, { runs: given, project, state, actions = () =
   const picker = columnPicker({ chosen: () => chosenColumns(), defaults: () => defaultColumns(known, project), set: (ids) => state.set("cols", ids, null) });
   const total = el("span", { class: "soft total", role: "status" });
   const hiddenBox = el("span", { class: "soft" });
-  const selection = el("div", { class: "selection", hidden: true });
+  const selection = el("div", { class: "selection" });
   const same = el("details", { class: "same" });
   const place = el("div");
   const differences = el("section", { class: "card", hidden: true });
   root.append(
     el("div", { class: "table-tools" }, search, problem, el("label", { class: "soft" }, "Group by", grouping), picker.element, el("span", { class: "space" }), hiddenBox, total),
-    selection, place, same, differences);
+    selection, differences, place, same);
   const view = tableView(place, { sort, select, all, fold, open: (run) => navigate(runPath(run.id)) });
   const nothing = el("div", { hidden: true });
   place.append(nothing);
@@ -138,12 +138,12 @@ export function drawRunTable(root, { runs: given, project, state, actions = () =
 
   let selectionKey = null;
   function showSelection(selected, isHidden) {
-    selection.hidden = !selected.length;
     // A menu in it would shut with every point that is logged: it is made anew only where something differs.
     const key = JSON.stringify([selected.map(({ id, status }) => [id, status]), selected.map(({ number: at }) => isHidden(at)), state.getFlag("diff")]);
     if (key === selectionKey) return;
     selectionKey = key;
-    if (!selected.length) return;
+    // The bar is there without a selection too: rows that jump away under the pointer are a nuisance.
+    if (!selected.length) return fill(selection, el("span", { class: "soft" }, "Select runs to chart, compare, hide or steer them."));
     const numbers = selected.map((run) => run.number);
     const hide = (wanted) => {
       const chosen = new Set(numbers);

@@ -19,7 +19,7 @@ const NEWS_WAIT_MS = 3000;
 export function drawSearchPlots(root, { project, state }) {
   const kinds = Object.keys(PLOTS).filter((kind) => kind !== "rungs" || project.strategy?.name === "halving");
   const kindNow = () => (kinds.includes(state.get("plot")) ? state.get("plot") : kinds[0]);
-  const buttons = el("div", { class: "row", role: "group", "aria-label": "Plot" });
+  const buttons = el("div", { class: "row plot-kinds", role: "group", "aria-label": "Plot" });
   const card = el("section", { class: "card" });
   fill(root, buttons, card);
   let drawn = null;
@@ -49,7 +49,7 @@ export function drawSearchPlots(root, { project, state }) {
 export function drawPlot(root, { project, kind, state }) {
   const title = el("h2", {}, PLOTS[kind] ?? "");
   const controls = el("span", { class: "row" });
-  const note = el("p", { class: "plot-note" });
+  const note = el("p", { class: "plot-note" }, "Drawing \u2026");
   const plot = el("div", { class: "plot" });
   const instead = el("div", { hidden: true });
   root.append(el("div", { class: "heading" }, title, el("span", { class: "space" }), controls), note, plot, instead);

@@ -52,7 +52,7 @@ export function tableView(root, on) {
     if (key !== headKey) {
       const isNew = !sameColumns(headKey, key);
       headKey = key;
-      fill(head, el("tr", { "aria-rowindex": 1 }, el("th", { class: "pick", scope: "col" }, all), now.columns.map(headCell)));
+      fill(head, el("tr", { "aria-rowindex": 1 }, el("th", { class: "pick", scope: "col" }, all), now.columns.map(headCell), el("th", { "aria-hidden": "true" })));
       // What is in the document has the old columns.
       if (isNew) drawn = new Map();
       if (isNew) setWidths();
@@ -136,6 +136,8 @@ export function tableView(root, on) {
     if (!node.firstChild) {
       node.append(el("td", { class: "pick" }, el("input", { type: "checkbox", tabindex: -1, "aria-label": `Select ${run.id}` })));
       for (const column of now.columns) node.append(el("td", { class: CLASSES[column.kind] }));
+      // What is left of the width.
+      node.append(el("td", { "aria-hidden": "true" }));
     }
     node.firstChild.firstChild.checked = selected;
     now.columns.forEach((column, k) => patchCell(node.children[k + 1], column, run));
