@@ -28,9 +28,6 @@ BEGAN = 1_770_000_000.0
 
 SERVE = "import typer; from thalweg.cli.serve import serve; typer.run(serve)"
 
-NETWORK_NOISE = "Failed to load resource"
-"""How Chromium reports any answer that is no success; a page that handles it well reports nothing itself."""
-
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
@@ -61,14 +58,6 @@ def page(browser: Any) -> Iterator[Any]:
     """
     context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
     opened = context.new_page()
-    if not (Path(__file__).parents[2] / "src/thalweg/report/web/static/steering.js").exists():  # TEMP
-        opened.route(
-            "**/static/steering.js",
-            lambda r: r.fulfill(
-                body="export function steeringBar(){return document.createElement('span');}",
-                content_type="text/javascript",
-            ),
-        )  # TEMP
     opened.set_default_timeout(15_000)
     errors: list[str] = []
     opened.expected_errors = []
@@ -80,29 +69,32 @@ def page(browser: Any) -> Iterator[Any]:
     assert not found, "errors on the browser's console:\n" + "\n".join(found)
 
 
+def start_server(store: Path, *options: str, port: int = 0) -> tuple[subprocess.Popen[str], str]:
+    """A server in a process of its own, and its address. The caller ends it."""
+    command = [sys.executable, "-c", SERVE, "--store", str(store), "--port", str(port), "--json", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, "the server ended before it said where it is"
+    return process, str(json.loads(line)["url"]).rstrip("/")
+
+
 @pytest.fixture(scope="session")
-def serve(request: pytest.FixtureRequest) -> Callable[..., str]:
+def serve() -> Iterator[Callable[..., str]]:
     """serve(store, *options) -> the address of a server of that store, which runs until the tests end."""
     running: list[subprocess.Popen[str]] = []
 
     def start(store: Path, *options: str) -> str:
-        command = [sys.executable, "-c", SERVE, "--store", str(store), "--port", "0", "--json", *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process, url = start_server(store, *options)
         running.append(process)
+        return url
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait(10)
         assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, "the server ended before it said where it is"
-        return str(json.loads(line)["url"]).rstrip("/")
-
-    def stop() -> None:
-        for process in running:
-            process.terminate()
-            process.wait(10)
-            assert process.stdout is not None
-            process.stdout.close()
-
-    request.addfinalizer(stop)
-    return start
+        process.stdout.close()
 
 
 def add_run(
@@ -112,7 +104,7 @@ def add_run(
     curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     **fields: Any,
 ) -> str:
-    """A run with curves of (step, value); fork_step= and the fields of NewRun. Each point is a second after the last."""
+    """A run with curves of (step, value), a point per second; fork_step= and the fields of NewRun."""
     store.create_project(project)
     fork_step = fields.pop("fork_step", 0)
     fields.setdefault("status", "finished")

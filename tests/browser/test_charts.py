@@ -20,8 +20,10 @@ from thalweg.track.store import Store
 Serve = Callable[..., str]
 
 DRAWN = "() => document.querySelector('.chart-count')?.textContent.length > 0"
-TRACES = """() => document.querySelector('.chart-plot').data.map(({x, y, uid, opacity, mode, xaxis, yaxis, line, marker, text}) =>
-    ({x: Array.from(x), y: Array.from(y), uid, opacity, mode, yaxis, width: line?.width, colour: line?.color, symbols: marker?.symbol, text}))"""
+TRACES = """() => document.querySelector('.chart-plot').data.map(({x, y, uid, opacity, yaxis, line, marker, text}) => ({
+  x: Array.from(x), y: Array.from(y), uid, opacity, yaxis, text,
+  width: line?.width, colour: line?.color, symbols: marker?.symbol,
+}))"""
 LAYOUT = "() => JSON.parse(JSON.stringify(document.querySelector('.chart-plot').layout))"
 
 
@@ -149,9 +151,11 @@ def test_plotly_shows_names_as_text(page: Any, family_url: str) -> None:
       for (const text of texts) {
         const node = document.createElement('div');
         document.body.append(node);
-        await Plotly.newPlot(node, [{x: [1], y: [1]}], {annotations: [{text: plotlyText(text), x: 1, y: 1}], title: {text: plotlyText(text)}});
+        const annotations = [{text: plotlyText(text), x: 1, y: 1}];
+        await Plotly.newPlot(node, [{x: [1], y: [1]}], {annotations, title: {text: plotlyText(text)}});
         const note = node.querySelector('.annotation-text');
-        shown.push([note.textContent, node.querySelectorAll('.annotation-text a, .gtitle a, img, .annotation-text tspan[style*=bold]').length]);
+        const markup = node.querySelectorAll('.annotation-text a, .gtitle a, img, .annotation-text tspan[style*=bold]');
+        shown.push([note.textContent, markup.length]);
         node.remove();
       }
       return [shown, window.pwned ?? null];
@@ -230,12 +234,11 @@ def test_runs_side_by_side(page: Any, family_url: str) -> None:
     before = {trace["uid"]: trace["colour"] for trace in traces(page, "raw")}
     page.get_by_label("Show demo-0").uncheck()
     page.wait_for_function("() => document.querySelectorAll('.legend-item.off').length === 1")
-    page.wait_for_function(
-        "() => new Set(document.querySelector('.chart-plot').data.map(({line}) => line?.color).filter(Boolean)).size === 2"
-    )
+    colours = "document.querySelector('.chart-plot').data.map(({line}) => line?.color).filter(Boolean)"
+    page.wait_for_function(f"() => new Set({colours}).size === 2")
     for trace in traces(page, "raw"):
         assert before[trace["uid"]] == trace["colour"]
-    assert "off=demo-0" in page.evaluate("location.search") or page.wait_for_url("**off=demo-0*") is None
+    page.wait_for_url("**off=demo-0*")
     cells = page.locator("td.changed").all_inner_texts()
     assert cells == ["0.001", "64"]
 
