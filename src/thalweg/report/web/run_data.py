@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -25,8 +25,8 @@ _FEW = 20
 
 def run_entries(
     store: Store, name: str, summaries: Summaries, wanted: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """The lines of a project's table, by order of creation.
+) -> Iterator[dict[str, Any]]:
+    """The lines of a project's table, by order of creation: one by one, so that thousands are not held at once.
 
     Args:
         wanted: the ids of those that are asked for, of which those are left out that are not there; None is all.
@@ -37,7 +37,7 @@ def run_entries(
     metric = metric_of(record.config)
     rows = _rows(store, name, wanted)
     seconds = summaries.spending(name).device_seconds
-    return [_entry(row, record.scale, metric, seconds) for row in rows]
+    return (_entry(row, record.scale, metric, seconds) for row in rows)
 
 
 def run_data(store: Store, run_id: str, summaries: Summaries) -> dict[str, Any]:

@@ -136,7 +136,8 @@ function condition(read, sign, { kind, text }) {
   const matches = COMPARE[sign];
   return (run) => {
     const value = read(run);
-    return Array.isArray(value) ? value.some((item) => matches(item, wanted, text)) : matches(value, wanted, text);
+    if (!Array.isArray(value)) return matches(value, wanted, text);
+    return value.length ? value.some((item) => matches(item, wanted, text)) : matches(null, wanted, text);
   };
 }
 

@@ -153,7 +153,7 @@ export function tableView(root, on) {
     if (node.dataset.text === text) return;
     node.dataset.text = text;
     fill(node, el("td", { class: "pick" }, el("span", { class: open ? "fold open" : "fold", "aria-hidden": "true" })),
-      el("td", { colspan: now.columns.length + 1 }, el("b", {}, group.label), el("span", { class: "soft" }, ` ${count(group.runs.length, "run")}`), numbers && el("span", { class: "soft group-numbers" }, numbers)));
+      el("td", { colspan: now.columns.length + 1 }, el("b", {}, group.label), el("span", { class: "soft" }, ` ${count(group.runs.length, "run")}`), numbers && [" ", el("span", { class: "soft group-numbers" }, numbers)]));
   }
 
   function onClick(event) {
