@@ -202,6 +202,20 @@ def test_places(project: Store, tmp_path: Path) -> None:
     assert tracking_uri(tmp_path / "empty.db")[0].endswith("empty.db")
 
 
+def test_a_study_of_the_same_name_in_another_store(store: Store, out: Path, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"horizon": 10, "until": 10, "seed": 0, "origin": "random", "hyperparameters": {}}
+    with Store.open(tmp_path / "another.db") as another:
+        another.create_study("imdb", {})
+        for value, opened in ((1.0, store), (2.0, another), (1.0, store)):
+            run = opened.read_tree("imdb").runs.get("imdb-0") or opened.create_run("imdb", **fields)
+            with opened.writer(run.id) as writer:
+                writer.log(5, {"loss": value})
+            write_mlflow(select(opened, "imdb"), out, lambda done: None)
+    reader = client(out)
+    found = reader.search_runs([reader.get_experiment_by_name("imdb").experiment_id])
+    assert sorted(run.data.metrics["loss"] for run in found) == [1.0, 2.0]
+
+
 def test_parents_come_first(store: Store) -> None:
     store.create_project("q")
     # A lineage that was entered from its end on.

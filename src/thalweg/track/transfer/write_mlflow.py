@@ -25,6 +25,7 @@ from thalweg.track.positions import to_step
 from thalweg.track.query_arrow import need
 from thalweg.track.query_columns import as_text
 from thalweg.track.query_points import ChosenRun, Curve, read_curves
+from thalweg.track.records import RunRow
 from thalweg.track.transfer.write_selection import (
     Exported,
     Progress,
@@ -110,6 +111,9 @@ def write_mlflow(selection: Selection, out: str | Path, progress: Progress, *, m
     need("--to mlflow", "mlflow")
     check_steps(selection, _FORM, multiply)
     uri, artifacts = tracking_uri(out)
+    if uri.startswith("sqlite:"):
+        # MLflow's smaller package has all but this.
+        need("--to mlflow with an SQLite file", "mlflow", "alembic")
     exported, changes = Exported(), _Changes()
     with _explained(uri):
         from mlflow.tracking import MlflowClient
@@ -119,8 +123,8 @@ def write_mlflow(selection: Selection, out: str | Path, progress: Progress, *, m
         there = _known_runs(client, experiment)
         for done, run in enumerate(parents_first(selection.runs)):
             progress(done)
-            target = there.get(run.row.uid) or _create(client, experiment, run, multiply)
-            there[run.row.uid] = target
+            target = there.get(identity(run.row)) or _create(client, experiment, run, multiply)
+            there[identity(run.row)] = target
             known = client.get_run(target).data
             _check_scale(run, known.tags.get(_SCALE_TAG, "1"), multiply)
             _write_hyperparameters(client, target, run, known.params, changes)
@@ -199,6 +203,14 @@ def mlflow_key(name: str) -> str:
     return re.sub(r"[^\w\- ]", "_", name)[:100] + f"-{digest}"
 
 
+def identity(row: RunRow) -> str:
+    """What a run is known by in MLflow, whose experiments may get runs of many stores.
+
+    A study's run has no uid of its own, and another store may hold one of the same id: the time tells them apart.
+    """
+    return f"{row.id} of {row.created!r}" if row.uid == row.id else row.uid
+
+
 def _experiment(client: Any, name: str, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -227,7 +239,7 @@ def _create(client: Any, experiment: str, run: ChosenRun, multiply: int) -> str:
     made = client.create_run(
         experiment,
         start_time=round((row.started or row.created) * 1000),
-        tags={"thalweg.uid": row.uid, _SCALE_TAG: str(multiply)},
+        tags={"thalweg.uid": identity(row), _SCALE_TAG: str(multiply)},
         run_name=row.name or row.id,
     )
     return str(made.info.run_id)
@@ -266,7 +278,7 @@ def _tags(selection: Selection, run: ChosenRun, there: Mapping[str, str]) -> dic
         "thalweg.tags": json.dumps(row.tags, ensure_ascii=False),
     }
     if row.parent is not None:
-        parent = selection.store.run_details(row.parent).row.uid
+        parent = identity(selection.store.run_details(row.parent).row)
         tags |= {"thalweg.parent": row.parent, "thalweg.parent_uid": parent}
         if parent in there:
             tags["mlflow.parentRunId"] = there[parent]
