@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+import time
 import venv
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +28,11 @@ REQUIREMENTS = {
 HERE = Path(__file__).parent
 
 
-def make_all(folder: Path) -> dict[str, str | Path]:
-    """Each peer's Python, or why it could not be installed. What is there already is used again."""
+def make_all(folder: Path, names: Sequence[str]) -> dict[str, str | Path]:
+    """Each tracker's Python, or why it could not be installed. What is there already is used again."""
     with ThreadPoolExecutor(2) as pool:
-        made = pool.map(lambda name: make(folder / name, name), REQUIREMENTS)
-    return dict(zip(REQUIREMENTS, made, strict=True))
+        made = pool.map(lambda name: make(folder / name, name), names)
+    return {"thalweg": Path(sys.executable), **dict(zip(names, made, strict=True))}
 
 
 def make(place: Path, name: str) -> Path | str:
@@ -66,6 +71,30 @@ def measure(python: Path | str, name: str, task: str, folder: Path, **options: A
     return answer
 
 
-def own_python() -> Path:
-    """This environment's, which has Thalweg."""
-    return Path(sys.executable)
+@dataclass(frozen=True)
+class Lab:
+    """Where and how everything is measured."""
+
+    pythons: Mapping[str, Path | str]
+    """Each tracker's, Thalweg's own first; or why it has none."""
+    quick: bool
+    """Small sizes, to see that everything runs: no number means anything then."""
+    repeats: int
+
+    def pick(self, full: int, quick: int) -> int:
+        """A size."""
+        return quick if self.quick else full
+
+    def measure(self, name: str, task: str, folder: Path, **options: Any) -> dict[str, Any]:
+        """See `measure`; says what it does."""
+        start = time.monotonic()
+        answer = measure(self.pythons[name], name, task, folder, **options)
+        print(f"  {name}: {task} {time.monotonic() - start:.1f} s {answer.get('none', '')}", flush=True)
+        return answer
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that is not there yet, and goes with all that is put into it."""
+    with tempfile.TemporaryDirectory(prefix="thalweg-benchmark-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder) / "data"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import commit_waits
 import numpy as np
 from workload import METRIC, NUM_LATEST, Logging, hyperparameters, latest
 
@@ -74,6 +75,9 @@ def list_runs(folder: Path) -> int:
     rows = _opened(store_file(folder)).run_rows("benchmark")
     assert all(len(row.hyperparameters) == 3 and len(row.latest) == NUM_LATEST for row in rows)
     return len(rows)
+
+
+watch_commits = commit_waits.watch
 
 
 def store_file(folder: Path) -> Path:
