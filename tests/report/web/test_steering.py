@@ -77,13 +77,18 @@ def test_forking_at_a_checkpoint_of_the_parent(ask: Ask, store: Store) -> None:
 def test_restarting(ask: Ask, store: Store) -> None:
     assert ask("/api/runs/imdb-1/restart", {"from": 50}).status_code == 200
     assert newest(store).ask == Restart("imdb-1", 50)
+    # From its beginning, where no checkpoint is needed.
+    assert ask("/api/runs/imdb-1/restart", {"from": 0}).status_code == 200
+    assert newest(store).ask == Restart("imdb-1", 0)
 
 
 def test_pausing(ask: Ask, store: Store) -> None:
     assert ask("/api/projects/imdb/pause").status_code == 200
     assert newest(store).ask == Pause()
+    assert (newest(store).outcome, store.is_paused("imdb")) == ("done", True)
     assert ask("/api/projects/imdb/unpause").status_code == 200
     assert newest(store).ask == Unpause()
+    assert (newest(store).outcome, store.is_paused("imdb")) == ("done", False)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +111,8 @@ def test_pausing(ask: Ask, store: Store) -> None:
         ("imdb-1/fork", {"at": 50, "changes": {"lr": None}}, "finite number"),
         ("imdb-1/fork", {"at": 50, "changes": {"lr": {"a": 1}}}, "finite number"),
         ("imdb-1/fork", {"at": 50, "changes": {"lr": "\ud800"}}, "half of a character"),
-        ("imdb-1/restart", {"from": 51}, "beyond where"),
-        ("imdb-1/restart", {"from": 40}, "no checkpoint"),
+        ("imdb-1/restart", {"from": 51}, "no checkpoint there. It has: 0, 50"),
+        ("imdb-1/restart", {"from": None}, "number"),
         ("imdb-1/note", {}, "text"),
         ("imdb-1/note", {"text": "  "}, "text"),
         ("imdb-1/note", {"text": "\udfff"}, "half of a character"),
@@ -144,10 +149,15 @@ def test_a_tracked_run_is_stopped_by_its_own_program(ask: Ask, store: Store) -> 
 
 
 def test_a_tracked_run_is_forked_from_code(ask: Ask) -> None:
-    for verb, body in (("continue", {}), ("fork", {"at": 1}), ("restart", {"from": 1})):
+    for verb, body, code in (
+        ("continue", {}, "init('vision', run='vision-0', store="),
+        ("fork", {"at": 1}, "init('vision', fork_of='vision-0', at=10,"),
+        ("restart", {"from": 1}, "init('vision', run='vision-0', at=0,"),
+    ):
         answer = ask(f"/api/runs/vision-0/{verb}", body)
         assert answer.status_code == 409
-        assert "fork_of='vision-0'" in answer.json()["snippet"]
+        assert code in answer.json()["snippet"]
+        compile(answer.json()["snippet"], "snippet", "exec")
     assert ask("/api/projects/vision/pause").status_code == 409
 
 

@@ -69,7 +69,7 @@ def run_data(store: Store, run_id: str, summaries: Summaries) -> dict[str, Any]:
         ],
         "cost": {kind: cost_data(cost) for kind, cost in spent.items()},
         "error": details.row.error,
-        "snippet": fork_snippet(record, details.row, [point.position for point in checkpoints], store.location),
+        "snippet": fork_snippet(record, details.row, store.location, [point.position for point in checkpoints]),
     }
 
 

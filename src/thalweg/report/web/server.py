@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import getpass
 import secrets
 import socket
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from thalweg.errors import ConfigError
 from thalweg.report.web.access import Access, is_loopback
 from thalweg.report.web.app import make_app
 from thalweg.report.web.events import Feed
+from thalweg.track.machine import user
 
 if TYPE_CHECKING:
     from thalweg.track.store import Store
@@ -68,7 +68,7 @@ def make_server(
         read_only=read_only,
         cookie=f"thalweg-{port}",
     )
-    app, feed = make_app(store, access, _user())
+    app, feed = make_app(store, access, user())
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -111,11 +111,3 @@ def _url(access: Access, port: int) -> str:
     name = socket.gethostname() if access.host in ("0.0.0.0", "::", "") else access.host
     place = f"[{name}]" if ":" in name else name
     return f"http://{place}:{port}/" + (f"?token={quote(access.token, safe='')}" if access.guarded else "")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        # A container's user without a name.
-        return "somebody"

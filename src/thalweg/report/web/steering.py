@@ -6,13 +6,14 @@ A request is checked as far as the store can tell; the loop, which knows the tra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from thalweg.errors import ConfigError, nearest
+from thalweg.errors import ConfigError, StoreError, nearest
 from thalweg.report.web.answers import Refused
 from thalweg.report.web.run_data import lineage_of
-from thalweg.report.web.snippet import fork_snippet
+from thalweg.report.web.snippet import fork_snippet, go_on_snippet, rewind_snippet
 from thalweg.report.web.steps import step_of
 from thalweg.track.positions import to_position
 from thalweg.tree import ENDED, Continue, Fork, Pause, Restart, Stop, Unpause
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from thalweg.track.store import Store
 
 Body = Mapping[str, Any]
+Snippet = Callable[["StudyRecord", "RunRow", str], str]
 
 TO_THE_HORIZON = 2**62
 """Beyond any horizon: to the run's own, which its hyperparameters decide."""
@@ -45,13 +47,23 @@ def steer_run(store: Store, run_id: str, verb: str, body: Body, author: str) -> 
 
 
 def pause(store: Store, name: str, body: Body, author: str, *, resume: bool) -> dict[str, Any]:
-    """Ask a study's loop to begin nothing new until it is resumed, or to go on."""
+    """Let a study train nothing until it is unpaused, or let it go on.
+
+    The store has the word on that, which a loop looks at whether it runs now or later: the request is answered at once,
+    and stays as the record of who asked.
+    """
     record = store.study(name)
     if record.kind != "study":
         raise Refused(409, f"{name!r} is a project: no loop runs it that could be paused. Stop its runs one by one")
     who = _text(body, "author", most=200) if body.get("author") is not None else author
     number = store.add_request(name, Unpause() if resume else Pause(), who)
-    return _asked(store, name, number)
+    store.set_paused(name, not resume)
+    # A loop may have taken it up in between, and come to the same.
+    with suppress(StoreError):
+        store.answer_request(number, "done")
+    if store.live_session(name) is not None:
+        return {"request": number, "message": "it goes on within seconds" if resume else "it pauses within seconds"}
+    return {"request": number, "message": f"{'not paused' if resume else 'paused'}; study {name!r} is not running now"}
 
 
 def _stop(store: Store, run_id: str, _body: Body, author: str) -> dict[str, Any]:
@@ -65,7 +77,7 @@ def _stop(store: Store, run_id: str, _body: Body, author: str) -> dict[str, Any]
 
 
 def _continue(store: Store, run_id: str, body: Body, author: str) -> dict[str, Any]:
-    row, record = _of_study(store, run_id)
+    row, record = _of_study(store, run_id, go_on_snippet)
     if row.status in ENDED:
         raise ConfigError(f"run {run_id} has already {_did(row.status)}: fork it to train it further")
     until = _step(body, "until", record) if body.get("until") is not None else TO_THE_HORIZON
@@ -76,7 +88,7 @@ def _continue(store: Store, run_id: str, body: Body, author: str) -> dict[str, A
 
 
 def _fork(store: Store, run_id: str, body: Body, author: str) -> dict[str, Any]:
-    _, record = _of_study(store, run_id)
+    _, record = _of_study(store, run_id, fork_snippet)
     at = _step(body, "at", record)
     changes = _changes(body.get("changes", {}), record)
     until = _step(body, "until", record) if body.get("until") is not None else TO_THE_HORIZON
@@ -87,14 +99,17 @@ def _fork(store: Store, run_id: str, body: Body, author: str) -> dict[str, Any]:
 
 
 def _restart(store: Store, run_id: str, body: Body, author: str) -> dict[str, Any]:
-    row, record = _of_study(store, run_id)
+    row, record = _of_study(store, run_id, rewind_snippet)
     if row.status == "running":
         raise Refused(409, f"run {run_id} is being trained: stop it first")
     start = _step(body, "from", record)
-    if start > row.position:
-        at = step_of(row.position, record.scale)
-        raise ConfigError(f"from = {body['from']!r} must not lie beyond where {run_id} is, {at}")
-    _require_checkpoint(store, run_id, start, record.scale)
+    points = {row.fork_position, *(point.position for point in store.checkpoints(run_id))}
+    if start not in points:
+        known = _steps(points, record.scale)
+        raise ConfigError(f"from = {body['from']!r}: run {run_id} has no checkpoint there. It has: {known}")
+    if start >= row.horizon:
+        end = step_of(row.horizon, record.scale)
+        raise ConfigError(f"from = {body['from']!r}: run {run_id} ends at {end}; restart it from an earlier step")
     return _asked(store, record.name, store.add_request(record.name, Restart(run_id, start), author))
 
 
@@ -134,14 +149,14 @@ def _found(store: Store, run_id: str) -> tuple[RunRow, StudyRecord]:
     return details.row, store.study(details.study)
 
 
-def _of_study(store: Store, run_id: str) -> tuple[RunRow, StudyRecord]:
+def _of_study(store: Store, run_id: str, snippet: Snippet) -> tuple[RunRow, StudyRecord]:
+    """A run of a study; for a tracked one the answer is the code that does what was asked for."""
     row, record = _found(store, run_id)
     if record.kind != "study":
-        snippet = fork_snippet(record, row, [], store.location)
         raise Refused(
             409,
-            f"{run_id} is tracked by a program of yours, which alone can train it: fork it from there",
-            snippet=snippet,
+            f"{run_id} is trained by a program of yours, so do it there: the snippet says how",
+            snippet=snippet(record, row, store.location),
         )
     return row, record
 
@@ -162,8 +177,11 @@ def _require_checkpoint(store: Store, run_id: str, at: int, scale: int) -> None:
             return
         known |= found
         limit = min(limit, start)
-    steps = ", ".join(str(step_of(position, scale)) for position in sorted(known)) or "none"
-    raise ConfigError(f"run {run_id} has no checkpoint at {step_of(at, scale)}. It has: {steps}")
+    raise ConfigError(f"run {run_id} has no checkpoint at {step_of(at, scale)}. It has: {_steps(known, scale)}")
+
+
+def _steps(positions: Collection[int], scale: int) -> str:
+    return ", ".join(str(step_of(position, scale)) for position in sorted(positions)) or "none"
 
 
 def _changes(changes: Any, record: StudyRecord) -> dict[str, Any]:

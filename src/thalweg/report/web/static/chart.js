@@ -50,6 +50,7 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
   let working = false;
   let stale = false;
   let zoomTimer = 0;
+  let asked = null;
   let Plotly = null;
   const drawSoon = perFrame(draw);
 
@@ -87,18 +88,18 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
     }
     const shown = range();
     const jobs = [];
-    const read_ = new Map();
+    const fresh = new Map();
     for (const run of runs.slice(0, MAX_RUNS)) {
       for (const metric of chosen().filter((name) => run.metrics.includes(name))) {
         if (what instanceof Set && !what.has(run.id)) continue;
-        jobs.push(readOne(run, metric, shown, what, mine.signal).then((found) => read_.set(`${run.id}\n${metric}`, found)));
+        jobs.push(readOne(run, metric, shown, what, mine.signal).then((found) => fresh.set(`${run.id}\n${metric}`, found)));
       }
     }
     const plotly = loadPlotly();
     await Promise.all(jobs);
     Plotly = await plotly;
     if (closed || mine.signal.aborted) return;
-    for (const [key, found] of read_) curves.set(key, found);
+    for (const [key, found] of fresh) curves.set(key, found);
     draw();
   }
 
@@ -228,6 +229,14 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
     }
   }
 
+  /** What the user has asked to see. News wait for it: they would cut it short. */
+  function show(what) {
+    const mine = (asked = attempt(what).finally(() => {
+      if (asked === mine) asked = null;
+    }));
+    return mine;
+  }
+
   /** One read after the other for as long as there is news: a slow one is not overtaken, a fast stream does not pile up. */
   const news = new Set();
   let pumping = Promise.resolve();
@@ -240,6 +249,7 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
     working = true;
     while (dirty && !closed) {
       dirty = false;
+      while (asked) await asked;
       const ids = new Set(news);
       news.clear();
       const begun = performance.now();
@@ -254,18 +264,18 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
     const touches = (...keys) => keys.some((key) => changed.includes(names[key]));
     if (touches("metric", "x", "inherited")) {
       reserve();
-      attempt("all");
+      show("all");
     } else if (touches("from", "to", "y")) {
       drawSoon();
       clearTimeout(zoomTimer);
-      zoomTimer = setTimeout(() => attempt("detail").then(() => range() ?? (stale = false)), ZOOM_WAIT_MS);
+      zoomTimer = setTimeout(() => show("detail").then(() => range() ?? (stale = false)), ZOOM_WAIT_MS);
     } else if (touches("logx", "logy", "smooth", "method")) drawSoon();
   });
   addEventListener("thalweg:theme", drawSoon);
 
   return {
     /** The promise of the first drawing. */
-    ready: attempt("all"),
+    ready: show("all"),
     refresh(ids) {
       for (const id of ids) news.add(id);
       dirty = true;
@@ -275,7 +285,7 @@ export function drawChart(root, { runs, unit, state, prefix = "", axes = ["posit
       const same = given.length === runs.length && given.every(({ id }, index) => id === runs[index].id);
       const more = given.some(({ metrics }, index) => metrics.length !== runs[index]?.metrics.length);
       runs = given;
-      if (!same || more) attempt("all");
+      if (!same || more) show("all");
     },
     close() {
       closed = true;

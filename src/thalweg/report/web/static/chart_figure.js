@@ -125,10 +125,10 @@ function linesOf(view, line, panel, numLines) {
     const raw = rawLine(rows, part);
     const over = smooth ? middleLine(rows, smooth, part) : exact ? null : middleLine(rows, rows.middle, part);
     const base = { type: "scatter", xaxis: panel.x, yaxis: panel.y, connectgaps: false, showlegend: false, cliponaxis: true };
-    const sparse = exact && part.to - part.from <= 60;
+    const sparse = exact && part.to - part.from <= 40;
     traces.push({
       ...base, ...raw, uid: uidOf(line, own, "raw"), mode: sparse || hasLonePoints(raw) ? "lines+markers" : "lines",
-      line: { color: look.colour, width: over ? 1 : 1.6, dash: over ? "solid" : look.dash }, marker: { size: 4, color: look.colour },
+      line: { color: look.colour, width: over ? 1 : 1.6, dash: over ? "solid" : look.dash }, marker: { size: raw.x.length <= 3 ? 7 : 4, color: look.colour },
       opacity: over ? shade * (exact ? 0.38 : 0.5) : shade,
       ...(over ? { hoverinfo: "skip" } : hoverOf(line, own, numLines)),
     });

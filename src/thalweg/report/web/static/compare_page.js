@@ -132,7 +132,7 @@ export async function show(root, params, state) {
   };
 }
 
-/** A row per hyperparameter, a column per run; values that are not the most common one are marked. */
+/** A row per hyperparameter, a column per run; values that are not the most common one are marked, where one is common at all. */
 export function differenceTable(runs, withSame = false) {
   const names = [...new Set(runs.flatMap(({ hyperparameters }) => Object.keys(hyperparameters)))];
   const texts = new Map(names.map((name) => [name, runs.map(({ hyperparameters }) => (name in hyperparameters ? JSON.stringify(hyperparameters[name]) : ""))]));
@@ -143,12 +143,13 @@ export function differenceTable(runs, withSame = false) {
     el("tbody", {}, shown.map((name) => {
       const usual = mostCommon(texts.get(name));
       return el("tr", {}, el("th", { scope: "row" }, name), runs.map(({ hyperparameters }, index) =>
-        el("td", { class: texts.get(name)[index] === usual ? "num" : "num changed" }, name in hyperparameters ? value(hyperparameters[name]) : "\u2013")));
+        el("td", { class: usual === null || texts.get(name)[index] === usual ? "num" : "num changed" }, name in hyperparameters ? value(hyperparameters[name]) : "\u2013")));
     })));
 }
 
 function mostCommon(items) {
   const counts = new Map();
   for (const item of items) counts.set(item, (counts.get(item) ?? 0) + 1);
-  return [...counts].reduce((best, entry) => (entry[1] > best[1] ? entry : best))[0];
+  const [item, times] = [...counts].reduce((best, entry) => (entry[1] > best[1] ? entry : best));
+  return times > 1 ? item : null;
 }

@@ -28,11 +28,12 @@ export async function show(root, { run: id }, state) {
   const systemCard = el("section", { class: "card", hidden: true });
   const family = el("section", { class: "card", hidden: true }, el("h2", {}, "Family"));
   const card = (title, ...inside) => el("section", { class: "card" }, el("h2", {}, title), inside);
+  const [files, facts] = [card("Files", parts.files), card("Code and environment", parts.facts)];
   const [checkpoints, cost] = [card("Checkpoints", parts.checkpoints), card("Cost", parts.cost)];
   fill(root, parts.heading, parts.meta, parts.error, chartCard, family,
     el("div", { class: "columns" },
-      el("div", {}, card("Hyperparameters", parts.parameters), card("Notes", parts.notes, !session.read_only && noteForm()), card("Tags", parts.tags), card("Code and environment", parts.facts)),
-      el("div", {}, card("Lineage and forks", parts.lineage, parts.snippet), card("Files", parts.files), checkpoints, cost)),
+      el("div", {}, card("Hyperparameters", parts.parameters), card("Notes", parts.notes, !session.read_only && noteForm()), card("Tags", parts.tags), facts),
+      el("div", {}, card("Lineage and forks", parts.lineage, parts.snippet), files, checkpoints, cost)),
     systemCard);
 
   function showFacts() {
@@ -47,9 +48,12 @@ export async function show(root, { run: id }, state) {
     fill(parts.files, filesSection(run));
     fill(parts.checkpoints, checkpointsSection(run, unit));
     fill(parts.cost, costSection(run));
-    // A project has them only where somebody's code enters them: no empty cards for what it does not use.
-    checkpoints.hidden = project.kind === "project" && !run.checkpoints.length;
-    cost.hidden = project.kind === "project" && !Object.keys(run.cost).length;
+    // No empty cards for what runs of this kind do not usually have.
+    const isStudy = project.kind === "study";
+    files.hidden = isStudy && !run.files.length;
+    facts.hidden = isStudy && !Object.keys(run.facts).length;
+    checkpoints.hidden = !isStudy && !run.checkpoints.length;
+    cost.hidden = !isStudy && !Object.keys(run.cost).length;
   }
 
   function tagList() {

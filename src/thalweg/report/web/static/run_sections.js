@@ -14,7 +14,7 @@ export function metaLine(run, unit) {
     run.waiting_parent && el("span", {}, `its parent ${run.waiting_parent} is not there yet`),
     el("span", { title: moment(run.created) }, `created ${ago(run.created)}`),
     length !== null && el("span", {}, run.ended ? `took ${duration(length)}` : `for ${duration(length)}`),
-    run.cost_seconds !== null && el("span", {}, `cost ${duration(run.cost_seconds)} of a device`),
+    run.cost_seconds !== null && el("span", {}, `device time ${duration(run.cost_seconds)}`),
     run.name && el("span", {}, run.id));
 }
 
