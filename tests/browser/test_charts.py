@@ -136,6 +136,7 @@ def test_values_that_are_not_finite_are_marked_and_counted(page: Any, family_url
     assert "6 of 6 points" in page.inner_text(".chart-count")
 
 
+@pytest.mark.slow
 def test_plotly_shows_names_as_text(page: Any, family_url: str) -> None:
     open_chart(page, f"{family_url}/r/demo-0")
     hostile = [
@@ -307,10 +308,21 @@ def test_a_curve_is_read_from_its_bytes(quiet_page: Any) -> None:
 
 @pytest.mark.slow
 def test_a_line_through_buckets_visits_every_extreme(quiet_page: Any) -> None:
-    rows = {"kind": "buckets", "first": [0, 10, 20], "last": [9, 19, 29], "low": [1, 2, 5], "high": [4, 40, 5]}
-    line = call(quiet_page, "curve_data", "rawLine", rows, {"from": 0, "to": 3})
+    buckets = {"kind": "buckets", "first": [0, 10, 20], "last": [9, 19, 29]}
+    rising = buckets | {"low": [1, 2, 5], "high": [4, 40, 5], "middle": [2.5, 21, 5]}
+    line = call(quiet_page, "curve_data", "rawLine", rising, {"from": 0, "to": 3})
     # From 4 the nearer end of the second bucket is 2; the third is a single value.
     assert line == {"x": [0, 9, 10, 19, 20], "y": [1, 4, 2, 40, 5]}
+    falling = buckets | {"low": [5, 3, 1], "high": [9, 6, 2], "middle": [7, 4.5, 1.5]}
+    line = call(quiet_page, "curve_data", "rawLine", falling, {"from": 0, "to": 3})
+    assert line["y"] == [9, 5, 6, 3, 2, 1]
+
+
+@pytest.mark.slow
+def test_of_forks_that_lie_close_the_nearest_ancestors_is_marked(quiet_page: Any) -> None:
+    forks = [{"run": f"r-{x}", "x": x} for x in (0, 5, 9, 10, 20, 95)]
+    marked = call(quiet_page, "curve_data", "markedForks", forks, [1, 50], 4)
+    assert [fork["x"] for fork in marked] == [20, 10, 5]
 
 
 @pytest.mark.slow
@@ -350,3 +362,26 @@ def test_lists_survive_the_url(quiet_page: Any, items: list[str]) -> None:
       return viewState(() => {}, `?${text}`).getList('metric', ['the fallback']);
     }"""
     assert quiet_page.evaluate(script, items) == items
+
+
+@pytest.mark.slow
+def test_a_later_zoom_ends_the_reading_for_an_earlier_one(page: Any, million_url: str) -> None:
+    open_chart(page, f"{million_url}/r/big-1?metric=loss")
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+
+    def slowly(route: Any) -> None:
+        page.wait_for_timeout(300)
+        route.continue_()
+
+    page.route("**/curve?*first=*", slowly)
+    zoom = "(from) => Plotly.relayout(document.querySelector('.chart-plot'), {'xaxis.range': [from, from + 1000]})"
+    page.evaluate(zoom, 100_000)
+    page.wait_for_timeout(200)
+    page.evaluate(zoom, 800_000)
+    page.wait_for_function("() => document.querySelector('.chart-count').textContent.includes('1,001 of 1,000,000')")
+    xs = [x for trace in traces(page, "raw") for x in trace["x"]]
+    assert min(xs) >= 799_990
+    assert max(xs) <= 801_010
+    assert len(failed) == 1
+    assert "first=99999" in failed[0]

@@ -1,6 +1,6 @@
 // What a chart shows, as a Plotly figure: a function of the curves and the view.
 
-import { badRows, extent, middleLine, partOf, rawLine, valueNear } from "./curve_data.js";
+import { badRows, extent, markedForks, middleLine, partOf, rawLine, valueNear } from "./curve_data.js";
 import { plotlyText } from "./dom.js";
 import { duration, number } from "./format.js";
 import { plotlyTemplate, themeColours } from "./plotly_loader.js";
@@ -10,8 +10,8 @@ const TOP_HEIGHT = 320;
 const PANEL_HEIGHT = 150;
 const GAP = 34;
 const MARGIN = { l: 68, r: 20, t: 26, b: 46 };
-/** Lines of forks beyond this are left out, the nearest ancestors' kept: a lineage may be a thousand forks deep. */
-const MAX_FORK_LINES = 40;
+/** Marks of forks are at least this share of the axis apart. */
+const FORK_GAP = 0.015;
 
 /**
  * {data, layout} for Plotly.
@@ -29,7 +29,7 @@ export function figureOf(view, drawn) {
     for (const line of mine) data.push(...linesOf(view, line, panel, mine.length));
     const marks = mine.flatMap((line) => badMarks(line, panel, view.metrics.length));
     data.push(...marks);
-    if (index === 0) for (const line of mine) data.push(...forkMarks(view, line, panel));
+    if (index === 0) for (const line of mine) data.push(...forkMarks(view, line, panel, mine.length === 1));
   });
   return { data, layout };
 }
@@ -186,8 +186,9 @@ function badMarks(line, panel, numPanels) {
   }];
 }
 
-function forkMarks(view, line, panel) {
-  const forks = line.rows.forks.slice(-MAX_FORK_LINES).filter(({ x }) => Number.isFinite(x) && (!view.logX || x > 0));
+function forkMarks(view, line, panel, isAlone) {
+  // Beside other runs, only where the run itself begins.
+  const forks = forksIn(view, isAlone ? line.rows.forks : line.rows.forks.slice(-1));
   if (!forks.length || !line.rows.num || !view.inherited) return [];
   const values = forks.map(({ x }) => valueNear(line.rows, x));
   return [{
@@ -198,11 +199,15 @@ function forkMarks(view, line, panel) {
   }];
 }
 
+function forksIn(view, forks) {
+  const range = view.xRange ?? view.fullRange;
+  return range ? markedForks(forks.filter(({ x }) => !view.logX || x > 0), range, (range[1] - range[0]) * FORK_GAP) : [];
+}
+
 /** With one run on the chart, its forks are lines through all panels. */
 function forkLines(view, line, layout, colours) {
   if (!line || !view.inherited) return;
-  for (const { x } of line.rows.forks.slice(-MAX_FORK_LINES)) {
-    if (!Number.isFinite(x) || (view.logX && x <= 0)) continue;
+  for (const { x } of forksIn(view, line.rows.forks)) {
     layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: colours.soft, width: 1, dash: "dot" }, opacity: 0.6, layer: "below" });
   }
 }

@@ -81,7 +81,8 @@ export function rawLine(rows, { from, to }) {
   const x = [];
   const y = [];
   const exact = rows.kind === "points";
-  let before = NaN;
+  // Before the first bucket there is nothing to be near to: it begins at the end that lies away from the second.
+  let before = rows.middle[from + 1] < rows.middle[from] ? Infinity : -Infinity;
   for (let i = from; i < to; i++) {
     const low = rows.low[i];
     const high = rows.high[i];
@@ -93,7 +94,8 @@ export function rawLine(rows, { from, to }) {
       y.push(low);
       before = low;
     } else {
-      const down = Math.abs(before - high) < Math.abs(before - low);
+      // Not by distances: one of two infinite ones is not the smaller.
+      const down = before > low / 2 + high / 2;
       x.push(rows.first[i], rows.last[i]);
       y.push(down ? high : low, down ? low : high);
       before = down ? low : high;
@@ -111,6 +113,18 @@ export function middleLine(rows, values, { from, to }) {
     y.push(Number.isFinite(values[i]) ? values[i] : null);
   }
   return { x, y };
+}
+
+/**
+ * Forks to mark in a range, the nearest ancestor's first: those that are closer to a marked one than `apart` are left out, as a lineage
+ * may be a thousand forks deep.
+ */
+export function markedForks(forks, [from, to], apart) {
+  const kept = [];
+  for (const fork of [...forks].reverse()) {
+    if (fork.x >= from && fork.x <= to && kept.every(({ x }) => Math.abs(x - fork.x) >= apart)) kept.push(fork);
+  }
+  return kept;
 }
 
 /** Where points are not finite: [{x, last, num, value}], value NaN, Infinity or -Infinity (NaN for buckets, which only count them). */
