@@ -20,7 +20,7 @@ METRICS = ("a", "b")
 Curve = dict[int, float]
 
 
-@dataclass
+@dataclass(eq=False)
 class ModelRun:
     """What a run has written and still shows, and what it inherits."""
 
@@ -28,16 +28,42 @@ class ModelRun:
     fork: int = 0
     own: dict[str, Curve] = field(default_factory=lambda: {metric: {} for metric in METRICS})
     children: list[ModelRun] = field(default_factory=list)
+    was_cut: bool = False
     frozen: dict[str, Curve] | None = None
     """The parent's own points as they were before the parent was rewound to before this fork."""
 
     def cut(self, position: int) -> None:
+        self.was_cut = True
         for child in self.children:
             if position < child.fork and child.frozen is None:
                 child.frozen = {metric: dict(curve) for metric, curve in self.own.items()}
         for curve in self.own.values():
             for place in [place for place in curve if place > position]:
                 del curve[place]
+
+    def delete(self) -> None:
+        """Its children keep what they had from it."""
+        ancestors = self.ancestors()
+        to_root = not ancestors or any(ancestor.was_cut for ancestor in ancestors)
+        for child in self.children:
+            kept = {metric: child.inherited(metric) for metric in METRICS}
+            if not to_root:
+                from_it = self.own if child.frozen is None else child.frozen
+                kept = {m: {p: v for p, v in from_it[m].items() if p <= child.fork} for m in METRICS}
+            child.own = {metric: kept[metric] | child.own[metric] for metric in METRICS}
+            for grandchild in child.children:
+                if grandchild.frozen is not None:
+                    grandchild.frozen = {metric: kept[metric] | grandchild.frozen[metric] for metric in METRICS}
+            child.parent = None if to_root else self.parent
+            child.fork = 0 if to_root else min(child.fork, self.fork)
+            child.frozen = None if to_root else self.frozen
+            if child.parent is not None:
+                child.parent.children.append(child)
+        if self.parent is not None:
+            self.parent.children.remove(self)
+
+    def ancestors(self) -> list[ModelRun]:
+        return [] if self.parent is None else [self.parent, *self.parent.ancestors()]
 
     def inherited(self, metric: str) -> Curve:
         if self.parent is None:
@@ -64,6 +90,7 @@ operations = st.lists(
         st.tuples(st.just("climb"), which, positions, metric_values),
         st.tuples(st.just("fork"), which, positions),
         st.tuples(st.just("cut"), which, positions),
+        st.tuples(st.just("delete"), which),
         st.tuples(st.just("flush"), which),
         st.tuples(st.just("compact"), which),
     ),
@@ -116,8 +143,18 @@ def play(store: Store, study: str, history: list[Any], writers: ExitStack) -> di
                 run.children.append(child)
                 runs[create(parent=run_id, fork_position=position)] = child
             case "cut", (position,):
-                store.cut(run_id, position)
-                run.cut(position)
+                # A run cannot be rewound to before its own beginning.
+                store.cut(run_id, max(position, run.fork))
+                run.cut(max(position, run.fork))
+            case "delete", []:
+                if len(runs) > 1:
+                    # What is copied is what is committed.
+                    for writer in opened.values():
+                        writer.flush()
+                    opened.pop(run_id).close()
+                    store.delete_run(run_id, materialise=True)
+                    del runs[run_id]
+                    run.delete()
             case "flush", []:
                 opened[run_id].flush()
             case "compact", []:
@@ -152,7 +189,7 @@ _studies = iter(range(10**9))
 
 
 @given(history=operations, num_buckets=st.integers(1, 8))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_history_reads_as_the_model_says(small_chunks: Store, history: list[Any], num_buckets: int) -> None:
     store, study = small_chunks, f"study {next(_studies)}"
     store.create_study(study, {})

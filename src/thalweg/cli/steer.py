@@ -33,10 +33,10 @@ def stop(run: RunArgument, store: StoreOption = DEFAULT, json: JsonOption = Fals
 
     with open_store(store, read_only=False) as opened:
         known = opened.read_run(run)
-        if opened.study(opened.run_study(run)).kind == "project" and not opened.run_times(run).live:
-            raise ConfigError(f"run {run} is not being written by any process now")
         if known.ended:
             raise ConfigError(f"run {run} has already {'failed' if known.status == 'failed' else f'{known.status}'}")
+        if opened.study(opened.run_study(run)).kind == "project" and not opened.run_times(run).live:
+            raise ConfigError(f"run {run} is not being written by any process now")
         _request(opened, store, Stop(run), json)
 
 

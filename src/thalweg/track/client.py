@@ -85,6 +85,11 @@ class TrackedRun:
         return self.fork_step if self._opened.forked else None
 
     @property
+    def ended(self) -> bool:
+        """Whether `finish` was called."""
+        return self._ended
+
+    @property
     def should_stop(self) -> bool:
         """Whether somebody asked for an end, by `thalweg stop` or in the dashboard. A loop looks at it, and leaves."""
         return self._stop_asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from sqlalchemy import Connection, insert, select, update
@@ -11,9 +12,10 @@ from sqlalchemy import Connection, insert, select, update
 from thalweg.errors import ConfigError
 from thalweg.track import compaction, curves, schema
 from thalweg.track.batches import Latest, latest_points
-from thalweg.track.calls import check_names
+from thalweg.track.calls import SYSTEM, check_names
 from thalweg.track.curves import Wanted
 from thalweg.track.json_text import decode, encode
+from thalweg.track.lineage import read_lineage
 from thalweg.track.runs import find_run
 from thalweg.track.series import Points, Series, journal_layout, pack, settle
 
@@ -74,34 +76,37 @@ def forget_hidden(connection: Connection, run_key: int) -> None:
 
 
 def give_children_their_past(connection: Connection, run_id: str) -> None:
-    """Copy into each child of a run what it inherits from it, so that the run can go. The children become forks of the
-    run's own parent, or roots."""
+    """Copy into each child of a run what it inherits from it, so that the run can go.
+
+    The children become forks of the run's own parent, up to the lower of the two forks, or roots. Where an ancestor was
+    ever rewound, what each of its descendants saw then depends on where they were forked: there, all that a child
+    inherits is copied, and it becomes a root.
+    """
     run = schema.run
     row = find_run(connection, run_id, lock=True)
-    children = connection.execute(select(run).where(run.c.parent_key == row.key)).all()
-    for child in children:
+    ancestors = read_lineage(connection, row.key)[:-1]
+    to_root = not ancestors or any(link.generation for link in ancestors)
+    copied = [run_id, *(link.run_id for link in ancestors)] if to_root else [run_id]
+    for child in connection.execute(select(run).where(run.c.parent_key == row.key)).all():
         compaction.compact(connection, child.key, child.generation)
-        for metric in curves.read_metrics(connection, row.key, inherited=False):
-            _copy_inherited(connection, child.key, metric, run_id)
-        # What lies above the deleted run is inherited up to the lower of the two forks, as before.
-        above = min(child.fork_position, row.fork_position) if row.parent_key is not None else 0
+        for metric in curves.read_metrics(connection, child.key, inherited=True):
+            _copy_inherited(connection, child.key, metric, copied)
         values = {
-            "parent_key": row.parent_key,
-            "parent_generation": row.parent_generation,
-            "fork_position": above,
+            "parent_key": None if to_root else row.parent_key,
+            "parent_generation": 0 if to_root else row.parent_generation,
+            "fork_position": 0 if to_root else min(child.fork_position, row.fork_position),
             "waiting_parent": row.waiting_parent,
             "updated": time.time(),
         }
         connection.execute(update(run).where(run.c.key == child.key).values(values))
 
 
-def _copy_inherited(connection: Connection, child_key: int, metric: str, from_run: str) -> None:
-    """The points of one ancestor in a run's curve become the run's own, under what it wrote itself."""
+def _copy_inherited(connection: Connection, child_key: int, metric: str, from_runs: Sequence[str]) -> None:
+    """The points of some ancestors in a run's curve become the run's own."""
     whole = curves.read_series(connection, Wanted(child_key, metric))
-    if from_run not in whole.runs:
-        return
-    inherited = whole.owners == whole.runs.index(from_run)
-    if not inherited.any():
+    places = [whole.runs.index(name) for name in from_runs]
+    inherited = np.isin(whole.owners, places)
+    if metric.startswith(SYSTEM) or not inherited.any():
         return
     times = np.round(whole.times[inherited] * 1000).astype(np.int64)
     points = Points(whole.positions[inherited], times, whole.values[inherited])

@@ -145,12 +145,7 @@ def _hyperparameters(store: Store, project: str, parent: str) -> Mapping[str, An
 
 
 def _rewind(store: Store, run_id: str, position: int) -> None:
-    begins = store.run_details(run_id).row.fork_position
-    if position < begins:
-        raise ConfigError(
-            f"run {run_id} cannot be rewound to before its own fork at position {begins}: fork its parent"
-        )
-    if store.run_times(run_id).live:
+    if store.run_details(run_id).row.status == "running" and store.run_times(run_id).live:
         raise ConfigError(f"run {run_id} is being written by a process now: end that first, or fork the run")
     store.cut(run_id, position)
 

@@ -187,9 +187,12 @@ class Store(TrackedRuns):
         until: int | None = None,
         position: int | None = None,
         error: str | None = None,
+        ended: float | None = None,
     ) -> Run:
-        """Change what is not None."""
+        """Change what is not None. A run that ends ended now, unless `ended` (seconds since 1970) says when."""
         values = runs.changed(status=status, until=until, position=position, error=error)
+        if ended is not None:
+            values["ended"] = ended
         with self._database.write() as connection:
             return runs.update_run(connection, run_id, values)
 
@@ -318,12 +321,20 @@ class Store(TrackedRuns):
         """Hide the points and reports past a position that the run has written so far: it is rewound to there.
 
         Nothing is deleted, and what is written from now on is seen at any position.
+
+        Raises:
+            ConfigError: the run begins past the position.
         """
         place = runs.as_position("position", position)
         for writer in [writer for writer in self._writers if writer.run_id == run_id]:
             writer.flush()
         with self._database.write() as connection:
             row = runs.find_run(connection, run_id, lock=True)
+            if place < row.fork_position:
+                raise ConfigError(
+                    f"run {run_id} cannot be rewound to {place:,}: it begins at {row.fork_position:,}, as a fork."
+                    " Fork its parent at the earlier position instead"
+                )
             compaction.add_cut(connection, row.key, row.generation, place)
             copying.forget_hidden(connection, row.key)
 
