@@ -12,6 +12,7 @@ const GAP = 34;
 const MARGIN = { l: 68, r: 20, t: 26, b: 46 };
 /** Marks of forks are at least this share of the axis apart. */
 const FORK_GAP = 0.015;
+const MOST_FORK_LINES = 12;
 
 /**
  * {data, layout} for Plotly.
@@ -207,7 +208,9 @@ function forksIn(view, forks) {
 /** With one run on the chart, its forks are lines through all panels. */
 function forkLines(view, line, layout, colours) {
   if (!line || !view.inherited) return;
-  for (const { x } of forksIn(view, line.rows.forks)) {
+  const forks = forksIn(view, line.rows.forks);
+  // More would be a fence before the curve: the marks on it are enough then.
+  for (const { x } of forks.length <= MOST_FORK_LINES ? forks : []) {
     layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: colours.soft, width: 1, dash: "dot" }, opacity: 0.6, layer: "below" });
   }
 }
