@@ -37,7 +37,7 @@ export function showProject(root, { name, api, state, first, listed, session }) 
     const { metric, strategy, session: loop } = project;
     const live = runs.filter(({ status }) => status === "running").length;
     fill(heading,
-      el("div", { class: "heading" }, el("h1", {}, name), project.paused ? statusMark("paused") : loop && statusMark("running"), el("span", { class: "space" }), pauseButton(project, page.readOnly, () => news(null))),
+      el("div", { class: "heading" }, el("h1", {}, name), project.paused ? statusMark("paused") : loop && statusMark("running"), el("span", { class: "space" }), pauseButton(project, page.readOnly, page.refresh)),
       el("p", { class: "meta" },
         el("span", {}, project.kind), metric && el("span", {}, el("b", {}, `${metric.goal} ${metric.name}`)), strategy && el("span", {}, strategyText(strategy)),
         el("span", {}, count(runs.length, "run"), live > 0 && `, ${number(live)} live`), loop && el("span", {}, `loop on ${loop.host}, process ${loop.pid}`),
@@ -100,6 +100,7 @@ export function showProject(root, { name, api, state, first, listed, session }) 
   }
 
   page.again = showPanel;
+  page.refresh = () => news(null).catch(showError);
   showHeading();
   showPanel();
   const off = state.on((names) => names.includes("tab") && showPanel());
@@ -153,7 +154,7 @@ const TABS = [
 ];
 
 function showRuns(root, page) {
-  const actions = (runs) => bulkActions(runs, page.project, page.readOnly, () => {});
+  const actions = (runs) => bulkActions(runs, page.project, page.readOnly, page.refresh);
   const table = drawRunTable(root, { runs: page.runs, project: page.project, state: page.state, actions, showChart: () => page.setTab("chart") });
   return { update: () => table.update(page.runs), close: table.close };
 }

@@ -106,7 +106,7 @@ async function continueDialog(run, project, asked) {
 
 async function forkDialog(run, project, asked) {
   const points = await checkpointsOf(run);
-  if (!points.length) return noCheckpoints(run, "fork");
+  if (!points.length) return noCheckpoints(run);
   const at = pointChoice(points, "Fork at");
   const until = el("input", { type: "text", inputmode: "decimal", placeholder: "to its end", "aria-label": `Until, in ${project.unit}` });
   const fields = forkFields(run.hyperparameters, project.space ?? {});
@@ -122,8 +122,9 @@ async function forkDialog(run, project, asked) {
 }
 
 async function restartDialog(run, project, asked) {
-  const points = (await checkpointsOf(run)).filter(({ run: owner, step }) => owner === run.id && step <= run.step);
-  if (!points.length) return noCheckpoints(run, "restart");
+  // Where it began there is always something to begin from: nothing at all, or its parent's checkpoint.
+  const steps = [...new Set([run.fork_step, ...run.checkpoints.map(({ step }) => step)])].filter((step) => step < run.horizon).sort((x, y) => y - x);
+  const points = steps.map((step) => ({ step, run: run.id }));
   const from = pointChoice(points, "Restart from");
   openDialog(`Restart ${run.id}`, [
     el("p", {}, "It goes on from an earlier position. What it logged after that is hidden, not deleted, and is trained again: that costs compute."),
@@ -163,8 +164,8 @@ async function snippetDialog(title, run, text) {
   openDialog(title, [el("p", {}, "Your own program trains this run, so it has to be done from there:"), snippet(text)], [{ text: "Close" }]);
 }
 
-async function noCheckpoints(run, what) {
-  openDialog(`Nothing to ${what} from`, el("p", {}, `No checkpoint of ${run.id} is kept. With keep_checkpoints = "all" in the study file, every one is.`), [{ text: "Close" }]);
+async function noCheckpoints(run) {
+  openDialog("Nothing to fork from", el("p", {}, `No checkpoint of ${run.id} is kept. With keep_checkpoints = "all" in the study file, every one is.`), [{ text: "Close" }]);
 }
 
 /** One run after the other: the first refusal ends it and says how far it came. */
@@ -209,8 +210,14 @@ function readStep(input, title) {
   return text === "" ? null : step;
 }
 
+/** As the server would write it: go on with a run of one's own program from an earlier step. */
 function rewindSnippet(run, project) {
   const place = /, store=(.+)\) as run:/.exec(run.snippet ?? "")?.[1];
   const python = (text) => JSON.stringify(text);
-  return `import thalweg\n\nwith thalweg.init(${python(project.name)}, run=${python(run.id)}, at=${run.step}${place ? `, store=${place}` : ""}) as run:\n    for step in range(int(run.fork_step) + 1, ...):\n        run.log({"loss": ...}, step=step)\n`;
+  return `import thalweg
+
+with thalweg.init(${python(project.name)}, run=${python(run.id)}, at=${run.fork_step}${place ? `, store=${place}` : ""}) as run:
+    for step in range(int(run.last_step or 0) + 1, ...):
+        run.log({"loss": ...}, step=step)
+`;
 }

@@ -108,7 +108,7 @@ const USEFUL = [/(^|\/)(val|eval|test|validation).*(loss|acc)/i, /loss/i, /acc/i
  */
 export function defaultColumns({ columns }, project) {
   const differs = ({ constant, present }) => !constant && present > 0;
-  const builtIn = columns.filter(({ group, id }) => group === "Run" && ALWAYS.has(id) || (SOMETIMES.has(id) && differs(columns.find((column) => column.id === id))));
+  const builtIn = columns.filter((column) => ALWAYS.has(column.id) || (WHERE_ANY.has(column.id) && column.present) || (WHERE_DIFFERENT.has(column.id) && differs(column)));
   const parameters = columns.filter((column) => column.group === "Hyperparameters" && differs(column)).slice(0, MOST_PARAMETERS);
   const scoreOf = project.metric && `m:validation/${project.metric.name}`;
   const rank = ({ title }) => USEFUL.findIndex((pattern) => pattern.test(title)) + 1 || USEFUL.length + 1;
@@ -119,7 +119,9 @@ export function defaultColumns({ columns }, project) {
 }
 
 const ALWAYS = new Set(["name", "status", "score", "step", "created"]);
-const SOMETIMES = new Set(["tags", "parent", "cost", "notes"]);
+/** What people have written is not hidden, even where it is the same in all runs. */
+const WHERE_ANY = new Set(["tags", "notes"]);
+const WHERE_DIFFERENT = new Set(["parent", "cost"]);
 const BEFORE = new Set(["name", "status", "score", "step"]);
 
 /** What a filter may name: ids, titles, and the plain names of hyperparameters and metrics, in the order in which they win. */
