@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import operator
 import struct
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -135,8 +136,13 @@ def journal_rows(calls: list[Call]) -> list[JournalRow]:
 def check_names(names: Iterable[object]) -> None:
     """Refuse what cannot name a metric."""
     for name in names:
-        if not isinstance(name, str) or not name or not name.isprintable():
+        if not isinstance(name, str) or not name or not (name.isprintable() or _has_no_control(name)):
             raise ConfigError(f"metric name {name!r} must be a printable string, such as 'train/loss'")
+
+
+def _has_no_control(name: str) -> bool:
+    # Emoji are made of several characters, joined by some that Python does not call printable.
+    return not any(unicodedata.category(char) in ("Cc", "Cs", "Cn", "Zl", "Zp") for char in name)
 
 
 def as_float(metric: str, value: object) -> float:

@@ -96,15 +96,17 @@ class Spool:
 
     @staticmethod
     def _write(path: Path, data: bytes, mode: str = "ab") -> None:
-        with open(path, mode) as file:
-            size = file.tell()
+        # Without a buffer, which would try to write the rest again when it is closed.
+        with open(path, mode, buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
             try:
-                file.write(data)
-                file.flush()
+                written = 0
+                while written < len(data):
+                    written += file.write(data[written:])
                 os.fsync(file.fileno())
             except OSError:
                 # Half a frame would hide those that come after it.
-                file.truncate(size)
+                os.ftruncate(file.fileno(), size)
                 raise
 
 

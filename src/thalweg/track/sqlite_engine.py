@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
 
 from thalweg.errors import StoreError
 
@@ -25,16 +25,22 @@ _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "lustre"
 def engine(path: Path, *, read_only: bool, wait_seconds: float | None = None) -> Engine:
     """An engine for one file. Nothing is opened until the first connection is asked for."""
     seconds = BUSY_SECONDS if wait_seconds is None else wait_seconds
-    uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
-    if read_only and not _can_share(path):
-        # Reading a WAL file means writing to the index file beside it, unless SQLite knows that nobody writes.
-        uri += "&immutable=1"
+    place = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
 
     def connect() -> sqlite3.Connection:
+        uri = place
+        if read_only and not _can_share(path):
+            # Reading a WAL file means writing to the index file beside it, unless SQLite knows that nobody writes.
+            uri += "&immutable=1"
         # No isolation level: pysqlite starts no transaction by itself, `_begin` does.
         return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None, check_same_thread=False)
 
-    made = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=5, max_overflow=-1)
+    # Where nothing can be written beside the file, a connection that is kept would never see what others write later.
+    kept = not read_only or _can_share(path)
+    pool: dict[str, Any] = (
+        {"poolclass": QueuePool, "pool_size": 5, "max_overflow": -1} if kept else {"poolclass": NullPool}
+    )
+    made = create_engine("sqlite://", creator=connect, **pool)
     event.listen(made, "connect", _on_connect)
     event.listen(made, "begin", _begin)
     return made
@@ -81,8 +87,12 @@ def use_wal(made: Engine, path: Path) -> None:
         raise explain(error, str(path)) from error
     try:
         # Takes effect only in a file that has no tables yet: emptied pages can then be given back.
-        raw.cursor().execute("PRAGMA auto_vacuum = INCREMENTAL")
-        deadline = time.monotonic() + BUSY_SECONDS
+        try:
+            raw.cursor().execute("PRAGMA auto_vacuum = INCREMENTAL")
+        except sqlite3.DatabaseError as error:
+            raise explain(error, str(path)) from error
+        (wait_milliseconds,) = raw.cursor().execute("PRAGMA busy_timeout").fetchone()
+        deadline = time.monotonic() + wait_milliseconds / 1000
         while True:
             try:
                 (mode,) = raw.cursor().execute("PRAGMA journal_mode = WAL").fetchone()

@@ -102,14 +102,30 @@ def read_row(connection: Connection, run_id: str) -> RunRow:
     return _rows(connection, _run.c.key == find_run(connection, run_id).key)[0]
 
 
+# All but `facts`, which may hold long texts.
+_listed = select(*(column for column in _run.c if column.name != "facts"), _parent.c.id.label("parent_id")).outerjoin(
+    _parent, _parent.c.key == _run.c.parent_key
+)
+
+
 def _rows(connection: Connection, which: Any) -> list[RunRow]:
-    query = select(_run, _parent.c.id.label("parent_id")).outerjoin(_parent, _parent.c.key == _run.c.parent_key)
-    rows = connection.execute(query.where(which).order_by(_run.c.number)).all()
+    rows = connection.execute(_listed.where(which).order_by(_run.c.number)).all()
     counts = select(schema.note.c.run_key, func.count()).join_from(schema.note, _run).where(which)
     notes = {row[0]: row[1] for row in connection.execute(counts.group_by(schema.note.c.run_key))}
-    running = [row for row in rows if row.status == "running"]
-    live = _live(connection, running)
-    return [_row(row, notes.get(row.key, 0), live) for row in rows]
+    live = _live(connection, [row for row in rows if row.status == "running"])
+    columns = [
+        _decode_all([getattr(row, name) or empty for row in rows])
+        for name, empty in (("hyperparameters", "{}"), ("latest", "{}"), ("tags", "[]"))
+    ]
+    return [
+        _row(row, hyperparameters, latest, tags, notes.get(row.key, 0), row.key in live)
+        for row, hyperparameters, latest, tags in zip(rows, *columns, strict=True)
+    ]
+
+
+def _decode_all(texts: Sequence[str]) -> list[Any]:
+    """Many JSON texts in one go, which takes half the time."""
+    return list(decode(f"[{','.join(texts)}]"))
 
 
 def _live(connection: Connection, running: Sequence[Row[Any]]) -> set[int]:
@@ -128,22 +144,29 @@ def _is_live(row: Row[Any]) -> bool:
     return is_live(Process(row.host, row.pid, row.pid_started), row.heartbeat)
 
 
-def _row(row: Row[Any], num_notes: int, live: set[int]) -> RunRow:
+def _row(
+    row: Row[Any],
+    hyperparameters: dict[str, Any],
+    latest: dict[str, tuple[int, float]],
+    tags: list[str],
+    num_notes: int,
+    live: bool,
+) -> RunRow:
     return RunRow(
         id=row.id,
         number=row.number,
         name=row.name,
         uid=row.id if row.uid is None else row.uid,
-        status="crashed" if row.status == "running" and row.key not in live else row.status,
+        status="crashed" if row.status == "running" and not live else row.status,
         parent=row.parent_id,
         waiting_parent=row.waiting_parent,
         fork_position=row.fork_position,
         position=row.position,
         horizon=row.horizon,
         origin=row.origin,
-        tags=() if row.tags is None else tuple(decode(row.tags)),
-        hyperparameters=decode(row.hyperparameters),
-        latest={} if row.latest is None else {k: (at, value) for k, (at, value) in decode(row.latest).items()},
+        tags=tuple(tags),
+        hyperparameters=hyperparameters,
+        latest={name: (at, value) for name, (at, value) in latest.items()},
         created=row.created,
         started=row.started,
         ended=row.ended,

@@ -61,7 +61,7 @@ class RunSource:
         self.begun = not self.own
         """Whether there is a run yet."""
         self._run: TrackedRun | None = given if isinstance(given, TrackedRun) else None
-        self.ended = False
+        self._ended = False
         self._process = os.getpid()
         self._at_checkpoint = at_checkpoint
         # Trials and data loaders may ask from several threads.
@@ -70,7 +70,7 @@ class RunSource:
     @property
     def ended(self) -> bool:
         """Whether the callback has ended its run."""
-        return self.ended
+        return self._ended
 
     def run(self) -> TrackedRun:
         """The run, made now where there is none. It may have ended."""
@@ -84,9 +84,9 @@ class RunSource:
                 self._place_fork()
                 self._run = init(self.project, **self.options)
                 atexit.register(self._end_with_process)
-            elif self.ended:
+            elif self._ended:
                 self._run = init(self.project, **self._again(self._run))
-            self.ended = False
+            self._ended = False
             self.begun = True
             return self._run
 
@@ -179,16 +179,16 @@ class RunSource:
         """Make another run, under the same options, when next asked."""
         with self._lock:
             self.finish()
-            self._run, self.ended, self.begun = None, False, False
+            self._run, self._ended, self.begun = None, False, False
 
     def finish(self, status: Status = "finished", error: str | None = None) -> None:
         """End the run where it is the callback's own, else see to it that all of it is in the store."""
         with self._lock:
-            if self._run is None or self.ended:
+            if self._run is None or self._ended:
                 return
             if self.own:
                 self._run.finish(status=status, error=error)
-                self.ended = True
+                self._ended = True
             else:
                 self._run.flush()
 

@@ -221,7 +221,7 @@ def _bring_up_to_date(store: Store, run_id: str, run: IncomingRun) -> bool:
         store.rename(run_id, run.name)
         changed = True
     if run.status in ENDED and row.status not in ENDED:
-        store.update_run(run_id, status=run.status, error=run.error)
+        store.update_run(run_id, status=run.status, error=run.error, ended=run.ended)
         changed = True
     return changed
 
