@@ -12,6 +12,7 @@ from workload import Logging
 PACKAGES = ["wandb"]
 
 WITHOUT = {
+    "fill": "not filled, as it cannot be read back; its bytes a point are in the claims on logging",
     "read": "an offline folder is read only after it was synchronised to a server",
     "reduce": "an offline folder is read only after it was synchronised to a server",
     "runs": "offline folders have no list: runs are listed by a server",

@@ -334,6 +334,7 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
         assert spools(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_for_a_while(tmp_path: Path) -> None:
     """As a quota does it: the store's log reaches it, and after it the spool, too."""
     store = tmp_path / "store.db"

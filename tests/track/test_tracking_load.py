@@ -125,6 +125,7 @@ def copy_runs(store: Store, num: int) -> None:
         connection.exec_driver_sql(f"UPDATE study SET num_created = {num}")
 
 
+@pytest.mark.slow
 def test_a_lineage_of_1_000_forks_is_read_at_once(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.db") as store:
         store.create_project("deep")
