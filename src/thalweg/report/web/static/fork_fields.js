@@ -21,7 +21,7 @@ function field(name, old, dimension) {
   const options = optionsOf(old, dimension);
   const input = options ? choice(options, old) : el("input", { type: "text", value: plain(old), spellcheck: "false", autocomplete: "off" });
   input.setAttribute("aria-label", name);
-  const was = el("span", { class: "was", title: plain(old) }, hint(old, dimension));
+  const was = el("span", { class: "was", title: `${plain(old)}; ${hint(old, dimension)}` }, hint(old, dimension));
   const read = () => (options ? readChoice(options, input, old) : readText(name, input.value, old, dimension));
   input.addEventListener("input", () => {
     let [now, wrong] = [undefined, false];
@@ -36,7 +36,12 @@ function field(name, old, dimension) {
   return { name, nodes: [el("label", { title: name }, name), input, was], read };
 }
 
-const plain = (given) => (typeof given === "string" ? given : String(given));
+/** A value with all its digits, in the shorter of the two ways to write a number. */
+function plain(given) {
+  if (typeof given !== "number") return String(given);
+  const [usual, powers] = [String(given), given.toExponential()];
+  return powers.length < usual.length ? powers : usual;
+}
 
 function optionsOf(old, dimension) {
   if (typeof old === "boolean") return [true, false];

@@ -48,9 +48,15 @@ export function drawRunTable(root, { runs: given, project, state, actions = () =
   root.append(
     el("div", { class: "table-tools" }, search, problem, el("label", { class: "soft" }, "Group by", grouping), picker.element, el("span", { class: "space" }), hiddenBox, total),
     selection, differences, place, same);
-  const view = tableView(place, { sort, select, all, fold, open: (run) => navigate(runPath(run.id)) });
+  const view = tableView(place, { sort, select, all, fold, open: (run) => leaveFor(runPath(run.id)) });
   const nothing = el("div", { hidden: true });
   place.append(nothing);
+
+  /** What is set just now is written into this page's URL, not into the next one's. */
+  function leaveFor(href) {
+    state.flush();
+    navigate(href);
+  }
 
   const readSort = () => state.getList("sort", ["-number"]).map((text) => ({ id: text.replace(/^-/, ""), down: text.startsWith("-") })).filter(({ id }) => known.byId.has(id));
   const chosenColumns = () => {
@@ -153,7 +159,7 @@ export function drawRunTable(root, { runs: given, project, state, actions = () =
     const button = (text, act, attributes = {}) => el("button", { type: "button", onclick: act, ...attributes }, text);
     fill(selection, el("b", {}, `${number(selected.length)} selected`),
       button("Chart", showChart),
-      button("Compare", () => navigate(comparePath(selected.slice(0, MOST_CHARTED).map(({ id }) => id)))),
+      button("Compare", () => leaveFor(comparePath(selected.slice(0, MOST_CHARTED).map(({ id }) => id)))),
       button("Differences", () => state.set("diff", !state.getFlag("diff"), false), { disabled: selected.length < 2, "aria-pressed": String(state.getFlag("diff")), title: selected.length < 2 ? "Select two runs or more" : null }),
       selected.some((run) => !isHidden(run.number)) && button("Hide", () => hide(true)),
       selected.some((run) => isHidden(run.number)) && button("Show again", () => hide(false)),

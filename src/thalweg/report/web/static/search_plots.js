@@ -103,7 +103,9 @@ export function drawPlot(root, { project, kind, state }) {
     Plotly.react(plot, figure.data, { ...figure.layout, template: plotlyTemplate() }, { responsive: true, displayModeBar: false, showTips: false });
     if (isNew) plot.on("plotly_click", ({ points }) => {
       const run = points.map(({ customdata }) => customdata).find((id) => typeof id === "string");
-      if (run) navigate(runPath(run));
+      if (!run) return;
+      state.flush();
+      navigate(runPath(run));
     });
   }
 
