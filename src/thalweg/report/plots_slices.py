@@ -86,7 +86,7 @@ def slices(view: StudyView, options: Options) -> go.Figure:
     figure.update_yaxes(metric_axis(view), col=1)
     note = (
         f"The last validation {view.metric.name} of every run over each hyperparameter by itself. A band that slopes or"
-        " bends shows an effect; a level one shows none. What failed or diverged without a result lies at the worse edge."
+        " bends shows an effect; a level one shows none. Runs that failed without a result lie at the worse edge."
     )
     return captioned(finish(figure, 90 + _ROW_HEIGHT * num_rows), view, "Slices", note)
 
