@@ -14,7 +14,7 @@ from thalweg.report.wording import duration, hyperparameters_text, plain, score
 from thalweg.track.positions import to_step
 from thalweg.track.records import RunDetails, RunRow, StudyRecord
 
-_MOST_METRICS = 4
+_MOST_METRICS = 2
 
 
 def tracked_table(project: StudyRecord, rows: Sequence[RunRow]) -> RenderableType:
@@ -31,11 +31,15 @@ def tracked_table(project: StudyRecord, rows: Sequence[RunRow]) -> RenderableTyp
     table = Table(title=Text(plain(project.name)), title_justify="left", box=None, pad_edge=False)
     for heading in ("run", "name", "status", project.unit, *metrics, "hyperparameters", "from"):
         right = heading == project.unit or heading in metrics
-        table.add_column(Text(plain(heading)), justify="right" if right else "left")
+        whole = heading in ("run", "status", "from", project.unit)
+        table.add_column(Text(plain(heading)), justify="right" if right else "left", no_wrap=whole)
+    # What all runs have in common tells none from another.
+    varied = {name for row in rows for name, value in row.hyperparameters.items() if _differs(rows, name, value)}
     for row in rows:
         cells = [row.id, row.name or "", row.status, _step(row.position, project)]
         cells += [score(name, row.latest[name][1]) if name in row.latest else "" for name in metrics]
-        cells += [hyperparameters_text(row.hyperparameters), _origin(row, project)]
+        shown = {name: value for name, value in row.hyperparameters.items() if name in varied or len(rows) == 1}
+        cells += [hyperparameters_text(shown), _origin(row, project)]
         table.add_row(*(Text(plain(cell)) for cell in cells))
     return table
 
@@ -79,6 +83,10 @@ def tracked_dict(project: StudyRecord, row: RunRow) -> dict[str, Any]:
         "latest": {name: [to_step(at, project.decimals), value] for name, (at, value) in row.latest.items()},
     }
     return {k: v for k, v in entry.items() if k not in ("position", "fork_position", "horizon")} | steps
+
+
+def _differs(rows: Sequence[RunRow], name: str, value: object) -> bool:
+    return any(row.hyperparameters.get(name) != value for row in rows)
 
 
 def _step(position: int, project: StudyRecord) -> str:

@@ -21,6 +21,7 @@ from thalweg.track.opening import DEFAULT_STORE, WAIT_SECONDS, Opened, Wanted, o
 from thalweg.track.positions import Step, nearest_position, to_position, to_step
 from thalweg.track.records import NewRun, SavedFile
 from thalweg.track.store import Store
+from thalweg.track.tracked_runs import check_note, check_tags
 from thalweg.tree import Metric, Status
 
 _log = logging.getLogger("thalweg")
@@ -311,6 +312,9 @@ def init(
         raise ConfigError(f"at = {at!r} needs fork_of= (where a fork begins) or run= (where that run goes on)")
     if fork_of is not None and run is not None and at is None:
         raise ConfigError("fork_of= with run= needs at=: a run that is there already is not forked again by chance")
+    check_tags(tags)
+    if notes is not None:
+        check_note(notes)
     location = str(store or os.environ.get("THALWEG_STORE") or DEFAULT_STORE)
     new = NewRun(
         uid=run or uuid.uuid4().hex,

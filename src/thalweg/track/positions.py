@@ -61,6 +61,8 @@ def nearest_position(step: Step, decimals: int) -> int:
     try:
         return to_position(step, decimals)
     except ConfigError:
+        if isinstance(step, bool):
+            raise
         rounded = _number(step)
         if not rounded.is_finite():
             raise

@@ -26,6 +26,7 @@ def track_run(connection: Connection, project: str, new: NewRun) -> tuple[str, b
     study = find_study(connection, project, lock=True)
     if study.kind != "project":
         raise StoreError(f"{project!r} is a study, whose runs are made by its search; track runs in a project")
+    check_tags(new.tags)
     if not new.uid:
         raise ConfigError("uid = '' must not be empty: it is how the run is found again")
     known = find_by_uid(connection, study.key, new.uid)
@@ -192,17 +193,29 @@ def read_notes(connection: Connection, run_key: int) -> list[Note]:
     return [Note(row.text, row.author, row.created) for row in rows]
 
 
+def check_note(text: str) -> None:
+    """Refuse a note that says nothing."""
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"note {text!r} must be a text that is not empty")
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """Refuse what is no tag."""
+    if isinstance(tags, str):
+        raise ConfigError(f"tags = {tags!r} must be a list, such as [{tags!r}]")
+    if wrong := [tag for tag in tags if not isinstance(tag, str) or not tag.strip()]:
+        raise ConfigError(f"tag {wrong[0]!r} must be a text that is not empty")
+
+
 def add_note(connection: Connection, run_id: str, text: str, author: str | None) -> None:
-    if not text.strip():
-        raise ConfigError("a note must have a text")
+    check_note(text)
     key, now = find_run(connection, run_id, lock=True).key, time.time()
     connection.execute(insert(schema.note).values(run_key=key, text=text, author=author, created=now))
     _change(connection, key, {})
 
 
 def set_tags(connection: Connection, run_id: str, tags: Sequence[str], *, add: bool = False) -> None:
-    if wrong := [tag for tag in tags if not isinstance(tag, str) or not tag.strip()]:
-        raise ConfigError(f"tag {wrong[0]!r} must be a text that is not empty")
+    check_tags(tags)
     row = find_run(connection, run_id, lock=True)
     before = decode(row.tags) if add and row.tags is not None else []
     _change(connection, row.key, {"tags": encode(list(dict.fromkeys([*before, *tags])), "tags")})
