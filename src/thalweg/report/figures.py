@@ -69,7 +69,7 @@ def history(view: StudyView) -> go.Figure | None:
     field, factor, unit = cost_axis(view)
     costs = np.cumsum([getattr(view.ledger.of(run.id), field) / factor for run in view.tree])
     numbers = np.array([run.number for run in view.tree])
-    ends = _robust_range([_value(view, run) for run in scored], view.metric.goal)
+    ends = robust_range([_value(view, run) for run in scored], view.metric.goal)
     for row, xs in ((1, numbers), (2, costs)):
         _best_so_far(figure, view, row, xs)
         _marks(figure, view, row, xs, ends)
@@ -183,7 +183,7 @@ def rungs(view: StudyView) -> go.Figure | None:
         legend_only(
             figure, look.group, mode="lines", line={"color": look.colour, "width": look.width, "dash": look.dash}
         )
-    figure.update_yaxes(metric_axis(view), range=_robust_range(values, view.metric.goal))
+    figure.update_yaxes(metric_axis(view), range=robust_range(values, view.metric.goal))
     figure.update_xaxes(title_text="share of the run's own training", tickformat=".0%", range=[0, 1.04])
     return finish(figure, 420)
 
@@ -363,7 +363,7 @@ def _baseline_value(view: StudyView) -> float | None:
     return value if _finite(value) else None
 
 
-def _robust_range(values: Sequence[float], goal: str) -> list[float]:
+def robust_range(values: Sequence[float], goal: str) -> list[float]:
     """Ends of an axis, the lesser one first: a far outlier at the worse end, which would flatten the rest, is cut."""
     low, high = min(values), max(values)
     first, third = np.quantile(values, [0.25, 0.75])

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from thalweg.budget import SPEND_KINDS, Cost
 from thalweg.errors import ConfigError
-from thalweg.report.figures import _robust_range
+from thalweg.report.figures import robust_range
 from thalweg.report.palette import GREY, KIND_COLOURS, VERMILLION, finish, hover, label, metric_axis
 from thalweg.report.plots_caption import Control, Options, captioned, check_names, chosen, last_value, scored_runs
 from thalweg.report.view import StudyView
@@ -50,7 +50,7 @@ def pareto(view: StudyView, options: Options) -> go.Figure:
     front = pareto_front([(spent[run.id], view.metric.loss(last_value(view, run))) for run in scored])
     on_front = {scored[i].id for i in front}
     figure = go.Figure()
-    ends = _robust_range([last_value(view, run) for run in scored], view.metric.goal)
+    ends = robust_range([last_value(view, run) for run in scored], view.metric.goal)
     figure.add_scatter(
         x=[spent[scored[i].id] / factor for i in front],
         y=[last_value(view, scored[i]) for i in front],

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from thalweg.errors import ConfigError
-from thalweg.report.figures import _robust_range
+from thalweg.report.figures import robust_range
 from thalweg.report.palette import BLUE, GREY, SKY, VERMILLION, finish, hover, label, metric_axis
 from thalweg.report.plots_caption import Options, captioned, check_names
 from thalweg.report.view import StudyView
@@ -90,7 +90,7 @@ def rungs(view: StudyView, options: Options) -> go.Figure:
     finite = [entry.value for rung in found for entry in rung if math.isfinite(entry.value)]
     if not finite:
         raise ConfigError(f"plot 'rungs' needs a run that has been evaluated at a rung; {view.name!r} has none so far")
-    ends = _robust_range(finite, view.metric.goal)
+    ends = robust_range(finite, view.metric.goal)
     figure = go.Figure()
     _joins(figure, view, found, ends)
     _marks(figure, view, found, ends)

@@ -14,7 +14,7 @@ from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
 
 from thalweg.errors import ConfigError
-from thalweg.report.figures import _robust_range
+from thalweg.report.figures import robust_range
 from thalweg.report.palette import GREY, STATUS_MARKS, finish, hover, label, metric_axis, tick_format
 from thalweg.report.plots_caption import Control, Options, captioned, check_names, chosen, last_value, scored_runs
 from thalweg.report.view import StudyView
@@ -68,7 +68,7 @@ def slices(view: StudyView, options: Options) -> go.Figure:
     check_names("slices", options, ())
     scored = scored_runs(view, "slices")
     names = _searched(view, "slices", 1)
-    ends = _robust_range([last_value(view, run) for run in scored], view.metric.goal)
+    ends = robust_range([last_value(view, run) for run in scored], view.metric.goal)
     num_rows = math.ceil(len(names) / _COLUMNS)
     num_columns = min(len(names), _COLUMNS)
     # Plotly takes spacing as a share of the figure: what is constant in pixels shrinks with the number of rows.
@@ -120,7 +120,7 @@ def contour(view: StudyView, options: Options) -> go.Figure:
         )
     axes = (_axis(x.value, view.space.dimensions[x.value], both), _axis(y.value, view.space.dimensions[y.value], both))
     figure = go.Figure()
-    ends = _robust_range([last_value(view, run) for run in both], view.metric.goal)
+    ends = robust_range([last_value(view, run) for run in both], view.metric.goal)
     note = _surface(figure, view, axes, both, ends)
     _points(figure, view, axes, both, ends)
     figure.update_xaxes(axes[0].layout())

@@ -164,9 +164,8 @@ def _last_position(store: Store, wanted: Wanted) -> int:
 
 def _is_out_of_reach(error: StoreError) -> bool:
     """Whether a store cannot be reached now, in contrast to what will never work."""
-    return isinstance(
-        error.__cause__, (OperationalError, sqlite3.OperationalError)
-    ) or "its folder cannot be made" in str(error)
+    refused = isinstance(error.__cause__, OperationalError | sqlite3.OperationalError)
+    return refused or "its folder cannot be made" in str(error)
 
 
 def _open_offline(location: str, wanted: Wanted, error: StoreError) -> Opened:

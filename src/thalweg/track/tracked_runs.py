@@ -110,7 +110,7 @@ _listed = select(*(column for column in _run.c if column.name != "facts"), _pare
 
 
 def _rows(connection: Connection, which: Any) -> list[RunRow]:
-    rows = connection.execute(_listed.where(which).order_by(_run.c.number)).all()
+    rows: list[Any] = list(connection.execute(_listed.where(which).order_by(_run.c.number)))
     counts = select(schema.note.c.run_key, func.count()).join_from(schema.note, _run).where(which)
     notes = {row[0]: row[1] for row in connection.execute(counts.group_by(schema.note.c.run_key))}
     live = _live(connection, [row for row in rows if row.status == "running"])

@@ -24,6 +24,8 @@ function decodePart(part) {
 
 const page = document.getElementById("page");
 let leave = () => {};
+/** Writes what the page has set into its own URL, before another one takes its place. */
+let settle = () => {};
 let visit = 0;
 
 /** Show the page of the present URL. */
@@ -32,6 +34,7 @@ async function route() {
   leave();
   leave = () => {};
   const state = viewState();
+  settle = () => state.flush();
   leave = () => state.close();
   const root = el("div", { class: "page" });
   setTrail([]);
@@ -60,6 +63,7 @@ async function route() {
 
 /** Go to another page of the dashboard. */
 export function navigate(href) {
+  settle();
   history.pushState(null, "", href);
   scrollTo(0, 0);
   route();

@@ -12,6 +12,7 @@ const EMPTY_LIST = "~";
  *   set(name, value, fallback)   a text, number, flag or list; null and the fallback are left out of the URL
  *   setAll({name: value})        several at once, one call of the listeners
  *   on(listener) -> off          listener(names) after a change
+ *   flush()                      what is set is in the URL now, and not only soon
  *   close()                      the page is left: nothing more is written
  */
 export function viewState(write = writeUrl, search = location.search) {
@@ -71,7 +72,8 @@ export function viewState(write = writeUrl, search = location.search) {
     },
     flush,
     close() {
-      if (pending) flush();
+      // The address may be another page's by now.
+      clearTimeout(pending);
       closed = true;
       listeners.clear();
     },
