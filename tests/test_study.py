@@ -443,3 +443,27 @@ def test_no_run_more_than_the_budget_has(tmp_path: Path, num_runs: int) -> None:
         name="few", store=tmp_path / "store.db", progress=False, workers=2,
     )  # fmt: skip
     assert len(result.tree) == num_runs
+
+
+def reports_too_seldom(run: thalweg.FunctionRun) -> None:
+    run.restore()
+    for position in run.positions():
+        run.log(position, loss=1.0)
+        if position % 10 == 0:
+            run.report(accuracy=0.5)
+
+
+def test_a_function_that_does_not_report_where_runs_are_compared_is_told_so(tmp_path: Path) -> None:
+    # The first rung of 100 steps lies at 11: a run without a result there would wait there for ever.
+    with pytest.raises(StudyFailed, match=r"last at 9, but was trained to 11.*at the end, after the last position"):
+        thalweg.tune(
+            reports_too_seldom,
+            space={"lr": thalweg.log(1e-4, 1e-1)},
+            metric="accuracy",
+            strategy={"name": "halving", "sampler": "random"},
+            budget="6 runs",
+            horizon=100,
+            store=tmp_path / "store.db",
+            progress=False,
+            workers=1,
+        )

@@ -163,9 +163,8 @@ class _ActiveRun:
         self._saver = saver
         self._trained_before = max(saver.store.last_position(run.id), start)
         self._stepped = False
-        self._reported: set[str] = {
-            name for report in run.reports if report.position >= run.until for name in report.metrics
-        }
+        # The position of each metric's last report.
+        self._reported = {name: report.position for report in run.reports for name in report.metrics}
 
     def restore(self) -> State | None:
         return self._state
@@ -178,7 +177,7 @@ class _ActiveRun:
 
     def report(self, position: int, /, **metrics: float) -> None:
         self.position = max(self.position, position)
-        self._reported |= set(metrics)
+        self._reported.update(dict.fromkeys(metrics, position))
         self._writer.report(position, metrics)
         self._control.progress(position, metrics)
         broken = [name for name, value in metrics.items() if not math.isfinite(value)]
@@ -211,6 +210,13 @@ class _ActiveRun:
             raise ConfigError(
                 f"the study's metric is {metric!r}, but the run reported {reported}:"
                 f" call run.report({metric}=...) at the end, or return the value"
+            )
+        # Runs are compared where they were asked to train to: one without a result there would wait for ever.
+        asked = min(self.position, self.until)
+        if self._reported[metric] < asked:
+            raise ConfigError(
+                f"the run reported {metric!r} last at {self._reported[metric]:,}, but was trained to {asked:,}, where"
+                f" runs are compared: call run.report({metric}=...) at the end, after the last position"
             )
 
 
