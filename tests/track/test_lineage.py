@@ -134,7 +134,7 @@ def test_a_lineage_of_a_thousand_forks(store: Store, new_run: Any, compacted: bo
             entry = ('["loss"]', 12, b"".join(calls))
             compaction.add_journal(connection, row.key, [entry])
             if compacted:
-                compaction.compact(connection, row.key, 0)
+                compaction.compact(connection, row.key)
     series = store.series(str(run_id), "loss")
     assert len(series.runs) == 1001
     assert series.positions.tolist() == list(range(1, 10 * 1000 + 13))

@@ -21,10 +21,10 @@ import pytest
 from thalweg.budget import Cost
 from thalweg.errors import ConfigError, StoreError
 from thalweg.track import compaction, liveness, sqlite_engine, terminate
+from thalweg.track.calls import ROW_CALLS, journal_rows
 from thalweg.track.liveness import Process
 from thalweg.track.series import CHUNK_POINTS, journal_layout
 from thalweg.track.store import Store
-from thalweg.track.calls import ROW_CALLS, journal_rows
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:

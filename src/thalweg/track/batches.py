@@ -45,7 +45,7 @@ def write_batches(
     uid: str,
     batches: Sequence[Batch],
     *,
-    compact: bool = False,
+    prepared: compaction.Prepared | None = None,
     tracked: bool = False,
 ) -> None:
     """Write those of a writer's batches that are not written yet. The caller holds the run's lock.
@@ -53,15 +53,15 @@ def write_batches(
     Args:
         row: the run's.
         uid: the writer's.
-        compact: move the journal into chunks, these points with it.
+        prepared: chunks of the journal and all of these batches, to take the journal's place if nobody has written the
+            run since they were made.
         tracked: the run stands at the last position that was logged. (A loop's run stands where it was evaluated.)
     """
     key, last = connection.execute(_written, {"uid": uid}).one()
     new = [batch for batch in batches if batch.number > last]
     rows = [entry for batch in new for entry in batch.rows]
-    if compact:
-        compaction.compact(connection, row.key, row.generation, rows)
-    else:
+    whole = prepared is not None and len(new) == len(batches)
+    if not (whole and prepared is not None and compaction.apply(connection, row.key, prepared)):
         compaction.add_journal(connection, row.key, rows)
     for batch in new:
         if batch.spent:

@@ -28,7 +28,7 @@ def import_points(connection: Connection, run_id: str, metric: str, points: Poin
     if len(points) and int(points.positions.min()) < 0:
         raise ConfigError(f"{metric}: position {int(points.positions.min())} must not be negative")
     row = find_run(connection, run_id, lock=True)
-    compaction.compact(connection, row.key, row.generation)
+    compaction.compact(connection, row.key)
     settled = settle(points)
     own = curves.read_series(connection, Wanted(row.key, metric, inherited=False))
     new = settled.take(~_has(own, settled))
@@ -88,7 +88,7 @@ def give_children_their_past(connection: Connection, run_id: str) -> None:
     to_root = not ancestors or any(link.generation for link in ancestors)
     copied = [run_id, *(link.run_id for link in ancestors)] if to_root else [run_id]
     for child in connection.execute(select(run).where(run.c.parent_key == row.key)).all():
-        compaction.compact(connection, child.key, child.generation)
+        compaction.compact(connection, child.key)
         for metric in curves.read_metrics(connection, child.key, inherited=True):
             _copy_inherited(connection, child.key, metric, copied)
         values = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thalweg.errors import StoreError
-from thalweg.track import studies, tracked_runs
+from thalweg.track import compaction, studies, tracked_runs
 from thalweg.track.batches import open_writer, write_batches
 from thalweg.track.database import Database
 from thalweg.track.liveness import Process
@@ -60,7 +60,8 @@ def _merge(database: Database, found: LeftSpool) -> Merged:
         if known is None:
             owner = Process(found.header["host"], found.header["pid"], found.header["pid_started"])
             open_writer(connection, row.key, uid, owner)
-        write_batches(connection, row, uid, found.batches, compact=True, tracked=True)
+        write_batches(connection, row, uid, found.batches, tracked=True)
+        compaction.compact(connection, row.key)
     # Only now: where the machine dies in between, the numbers of the batches tell that they are in.
     if found.whole:
         found.path.unlink(missing_ok=True)

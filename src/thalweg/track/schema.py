@@ -114,6 +114,8 @@ run = Table(
     Column("latest", Text),
     # When something was last written into it: what a dashboard asks for again.
     Column("updated", Double),
+    # Counts up when the journal becomes chunks, so that who prepared for that can tell whether somebody else did it.
+    Column("num_compactions", Integer, nullable=False, server_default="0"),
     UniqueConstraint("study_key", "number"),
     Index("run_by_uid", "study_key", "uid", unique=True),
     Index("run_by_updated", "updated"),
@@ -270,7 +272,7 @@ def _add_tracking(connection: Connection) -> None:
     """Version 2: runs that are tracked from a person's own code, with names, notes, files and several writers."""
     added = {
         study: ("kind", "decimals", "paused"),
-        run: ("name", "uid", "waiting_parent", "tags", "facts", "latest", "updated"),
+        run: ("name", "uid", "waiting_parent", "tags", "facts", "latest", "updated", "num_compactions"),
         request: ("author",),
     }
     for table, names in added.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from thalweg.errors import StoreError
 
@@ -41,17 +42,18 @@ def engine(path: Path, *, read_only: bool, wait_seconds: float | None = None) ->
         {"poolclass": QueuePool, "pool_size": 5, "max_overflow": -1} if kept else {"poolclass": NullPool}
     )
     made = create_engine("sqlite://", creator=connect, **pool)
-    event.listen(made, "connect", _on_connect)
+
+    def on_connect(connection: sqlite3.Connection, record: Any) -> None:
+        connection.execute("PRAGMA foreign_keys = ON")
+        record.info["wait_seconds"] = seconds
+
+    event.listen(made, "connect", on_connect)
     event.listen(made, "begin", _begin)
     return made
 
 
 def _can_share(path: Path) -> bool:
     return os.access(path.parent, os.W_OK) or path.with_name(path.name + "-wal").exists()
-
-
-def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin(connection: Connection) -> None:
@@ -64,9 +66,31 @@ def _begin(connection: Connection) -> None:
     if connection.info.get("synchronous") != wanted:
         connection.exec_driver_sql(f"PRAGMA synchronous = {wanted}")
         connection.info["synchronous"] = wanted
-    # IMMEDIATE takes the write lock now: a transaction that reads first and then writes would otherwise fail
-    # without waiting when another process has written in between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    _take_write_lock(connection)
+
+
+def _take_write_lock(connection: Connection) -> None:
+    """Begin a transaction that writes.
+
+    IMMEDIATE takes the lock now: a transaction that reads first and then writes would otherwise fail without waiting
+    when another process has written in between. SQLite's own waiting sleeps up to 100 ms at a time, while others come
+    and go; looking every millisecond keeps the longest wait of many writers short.
+    """
+    wait_seconds = connection.info["wait_seconds"]
+    deadline = time.monotonic() + wait_seconds
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except DBAPIError as error:
+                name = str(getattr(error.orig, "sqlite_errorname", ""))
+                if not name.startswith("SQLITE_BUSY") or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.001)
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(wait_seconds * 1000)}")
 
 
 def use_wal(made: Engine, path: Path) -> None:
@@ -88,7 +112,8 @@ def use_wal(made: Engine, path: Path) -> None:
     try:
         # Takes effect only in a file that has no tables yet: emptied pages can then be given back.
         try:
-            raw.cursor().execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if not raw.cursor().execute("PRAGMA page_count").fetchone()[0]:
+                raw.cursor().execute("PRAGMA auto_vacuum = INCREMENTAL")
         except sqlite3.DatabaseError as error:
             raise explain(error, str(path)) from error
         (wait_milliseconds,) = raw.cursor().execute("PRAGMA busy_timeout").fetchone()

@@ -342,13 +342,13 @@ class Store(TrackedRuns):
         """Move a run's journal into chunks; writers do so by themselves."""
         with self._database.write() as connection:
             row = runs.find_run(connection, run_id, lock=True)
-            compaction.compact(connection, row.key, row.generation)
+            compaction.compact(connection, row.key)
 
     def last_position(self, run_id: str) -> int:
         """The highest position that a run has logged at, hidden by a cut or not; where it begins, if at none."""
         with self._database.write() as connection:
             row = runs.find_run(connection, run_id, lock=True)
-            compaction.compact(connection, row.key, row.generation)
+            compaction.compact(connection, row.key)
             last = compaction.last_position(connection, row.key)
             return row.fork_position if last is None else last
 
