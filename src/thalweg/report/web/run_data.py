@@ -35,7 +35,7 @@ def run_entries(
     """
     record = store.study(name)
     metric = metric_of(record.config)
-    rows = _rows(store, name, wanted)
+    rows = summaries.rows(name) if wanted is None else _rows(store, name, wanted)
     seconds = summaries.spending(name).device_seconds
     return (_entry(row, record.scale, metric, seconds) for row in rows)
 
@@ -96,10 +96,10 @@ def file_entry(run_id: str, file: SavedFile, scale: int) -> dict[str, Any]:
     }
 
 
-def _rows(store: Store, name: str, wanted: Sequence[str] | None) -> list[RunRow]:
-    if wanted is None or len(wanted) > _FEW:
-        rows = store.run_rows(name)
-        return rows if wanted is None else [row for row in rows if row.id in set(wanted)]
+def _rows(store: Store, name: str, wanted: Sequence[str]) -> list[RunRow]:
+    if len(wanted) > _FEW:
+        chosen = set(wanted)
+        return [row for row in store.run_rows(name) if row.id in chosen]
     return [found.row for run_id in wanted if (found := _details(store, run_id)) is not None and found.study == name]
 
 

@@ -69,13 +69,29 @@ class Summaries:
     """Kind of sum and project -> the sum, and until when it is used."""
     _locks: dict[tuple[str, str], threading.Lock] = field(default_factory=dict)
 
+    def rows(self, name: str) -> list[RunRow]:
+        """All runs of a project, as they are now: read once for all who ask while they are read.
+
+        Raises:
+            StoreError: there is none of this name.
+        """
+        asked = time.monotonic()
+        key = ("rows", name)
+        with self._locks.setdefault(key, threading.Lock()):
+            found = self._made.get(key)
+            if found is None or found[1] < asked:
+                rows = self.store.run_rows(name)
+                found = self._made[key] = (rows, time.monotonic())
+            value: list[RunRow] = found[0]
+            return value
+
     def runs(self, name: str, metric: Metric | None) -> RunsSummary:
         """The runs of a project.
 
         Raises:
             StoreError: there is none of this name.
         """
-        return self._recent("runs", name, lambda: summarise_runs(self.store.run_rows(name), metric))
+        return self._recent("runs", name, lambda: summarise_runs(self.rows(name), metric))
 
     def spending(self, name: str) -> Spending:
         """What a project has spent."""
