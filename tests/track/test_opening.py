@@ -131,6 +131,43 @@ def test_an_older_store_is_brought_up_to_date_once(tmp_path: Path, monkeypatch: 
         assert store.study("s").config == {"x": 1}
 
 
+def test_a_store_of_version_1_is_as_a_new_one(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    raw = sqlite3.connect(old)
+    raw.executescript((Path(__file__).parent / "version_1.sql").read_text())
+    raw.executescript("""
+        INSERT INTO thalweg_store VALUES (1);
+        INSERT INTO study VALUES (1, 'imdb', '{"metric": "max accuracy", "unit": "samples"}', 5.0, 1.0, 1);
+        INSERT INTO run (key, id, study_key, number, hyperparameters, horizon, until, seed, origin, parent_generation,
+            fork_position, generation, status, position, created)
+            VALUES (1, 'imdb-0', 1, 0, '{"lr": 0.1}', 9, 9, 0, 'random', 0, 0, 0, 'finished', 9, 6.0);
+        INSERT INTO report VALUES (1, 1, 4, '{"accuracy": 0.5, "loss": NaN}', 7.0, 0);
+        INSERT INTO report VALUES (2, 1, 9, '{"accuracy": 0.75}', 8.0, 0);
+    """)
+    raw.close()
+    with pytest.raises(StoreError, match="version 1, this thalweg reads version 2"):
+        Store.open(old, read_only=True)
+    Store.open(new).close()
+    with Store.open(old) as store:
+        assert store.check_integrity() == []
+        (row,) = store.run_rows("imdb")
+        assert row.latest["validation/accuracy"] == (9, 0.75)
+        assert row.latest["validation/loss"][0] == 4
+        assert (store.study("imdb").kind, store.study("imdb").scale, row.uid) == ("study", 1, "imdb-0")
+        store.create_project("p")
+        with store.writer("imdb-0") as writer:
+            writer.log(1, {"loss": 2.0})
+
+    def columns(path: Path) -> dict[str, set[str]]:
+        opened = sqlite3.connect(path)
+        tables = [row[0] for row in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        found = {table: {row[1] for row in opened.execute(f"PRAGMA table_info({table})")} for table in tables}
+        opened.close()
+        return found
+
+    assert columns(old) == columns(new)
+
+
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.db"
     with Store.open(path) as store:

@@ -6,7 +6,9 @@ blobs, hyperparameters and results as JSON text.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -283,6 +285,14 @@ def _add_tracking(connection: Connection) -> None:
         if index.name in ("run_by_uid", "run_by_updated", "run_by_waiting_parent"):
             index.create(connection)
     metadata.create_all(connection, tables=[writer, note, file])
+    # So that lists show what older runs reached; what they logged beside their evaluations is in their curves.
+    latest: dict[int, dict[str, Any]] = {}
+    rows = "SELECT run_key, position, metrics FROM report WHERE NOT hidden ORDER BY position, key"
+    for run_key, position, metrics in connection.exec_driver_sql(rows):
+        values = {f"validation/{name}": [position, value] for name, value in json.loads(metrics).items()}
+        latest.setdefault(run_key, {}).update(values)
+    for run_key, values in latest.items():
+        connection.execute(update(run).where(run.c.key == run_key).values(latest=json.dumps(values)))
 
 
 MIGRATIONS: tuple[Migration, ...] = (_add_tracking,)
