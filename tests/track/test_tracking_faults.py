@@ -463,7 +463,7 @@ def test_what_is_logged_comes_back_exactly(
 ) -> None:
     store = tmp_path_factory.getbasetemp() / "round-trip.db"
     model: dict[str, dict[int, bytes]] = {}
-    run = track(store, name=name, tags=[name] if name else [], hyperparameters={f"{name}?": name}, strict=False)
+    run = track(store, name=name, tags=[name] if name.strip() else [], hyperparameters={f"{name}?": name}, strict=False)
     for step, metrics in calls:
         run.log(metrics, step=step)
         position = to_position(step, 6)

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from thalweg.errors import ConfigError, StoreError, nearest
 from thalweg.track.client_parts import Meters, Warner, flat_hyperparameters, flat_metrics, stop_requests
+from thalweg.track.lineage import MAX_POSITION
 from thalweg.track.machine import environment, user
 from thalweg.track.opening import DEFAULT_STORE, WAIT_SECONDS, Opened, Wanted, open_run
 from thalweg.track.positions import Step, nearest_position, to_position, to_step
@@ -44,6 +45,8 @@ class TrackedRun:
         if opened.last is not None:
             self._next = opened.last + 10**self._decimals
         self._step_of: int = 10**self._decimals
+        self._most_steps = MAX_POSITION // self._step_of
+        self._log = self._writer.log_call
         self._ended = False
         self._meters = Meters(self._writer, opened.created, opened.system_seconds, self._look_for_requests)
         self._stop_asked = False
@@ -110,11 +113,17 @@ class TrackedRun:
             ConfigError: only with `strict`: a step, name or value that cannot be recorded.
             StoreError: the run is finished.
         """
-        position = self._next if step is None else self._position(step)
-        if position is None:
+        # A training loop may call this for every step of a small model: whole steps take the short way.
+        if step is None:
+            position = self._next
+        elif type(step) is int and 0 <= step <= self._most_steps:
+            position = step * self._step_of
+        elif (found := self._position(step)) is None:
             return
+        else:
+            position = found
         try:
-            self._writer.log(position, metrics)
+            self._log(position, metrics)
         except (ConfigError, TypeError) as error:
             self._log_what_can_be(position, metrics, error)
         self._last = position
@@ -220,8 +229,6 @@ class TrackedRun:
         return f"<run {self.id} of {self.store}>"
 
     def _position(self, step: Step) -> int | None:
-        if isinstance(step, int) and type(step) is int and 0 <= step <= self._opened.most_steps:
-            return step * self._step_of
         try:
             return to_position(step, self._decimals)
         except ConfigError as error:

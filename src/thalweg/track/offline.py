@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class SpoolWriter:
         self._buffer.log(position, metrics)
         if self._strict:
             self._keep()
+
+    @property
+    def log_call(self) -> Callable[[int, Mapping[str, float]], None]:
+        """As `RunWriter.log_call`."""
+        return self.log
 
     def flush(self) -> None:
         """All that was logged is in the spool."""

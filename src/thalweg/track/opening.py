@@ -49,10 +49,6 @@ class Opened:
     strict: bool
     system_seconds: float
 
-    @property
-    def most_steps(self) -> int:
-        return int((2**63 - 1) // 10**self.decimals)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
