@@ -20,19 +20,22 @@ from sklearn.datasets import load_digits
 import thalweg
 
 PAGES = {
-    "dashboard-run": ("/r/digits-2", "Family"),
-    "dashboard-runs": ("/p/search", "lr"),
-    "dashboard-search": ("/p/search?tab=search&plot=parallel", "Parallel coordinates"),
+    "dashboard-run": ("/r/digits-2", ".main-svg"),
+    "dashboard-runs": ("/p/search", ".runs tbody tr[aria-selected]"),
+    "dashboard-search": ("/p/search?tab=search&plot=parallel", ".main-svg"),
 }
-"""Name of the picture -> the page, and a text that is there when it is."""
+"""Name of the picture -> the page, and what is in it when it is there (CSS)."""
 
-LARGEST = {"width": 1280, "height": 900}
+HEIGHTS = {"dashboard-run": 1290, "dashboard-runs": 700, "dashboard-search": 850}
 
 
 def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = (torch.tensor(part) for part in load_digits(return_X_y=True))
-    chosen = torch.randint(0, 1500, (64,), generator=torch.Generator().manual_seed(step))
-    return images[chosen].float() / 16, labels[chosen]
+    generator = torch.Generator().manual_seed(step)
+    chosen = torch.randint(0, 1500, (64,), generator=generator)
+    # Noise, without which nothing would be left to learn after a moment.
+    noise = 0.5 * torch.randn(64, 64, generator=generator)
+    return images[chosen].float() / 16 + noise, labels[chosen]
 
 
 def network(seed: int = 0) -> torch.nn.Module:
@@ -64,8 +67,8 @@ def train(run: thalweg.TrackedRun, until: int, states: dict[int, dict]) -> dict[
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
         optimizer.step()
-        logged = {"loss": loss, "lr": optimizer.param_groups[0]["lr"], "grad_norm": norm}
-        run.log({f"train/{name}": float(value) for name, value in logged.items()}, step=step)
+        rate = optimizer.param_groups[0]["lr"]
+        run.log({"train": {"loss": loss.item(), "lr": rate, "grad_norm": norm.item()}}, step=step)
         if step % 100 == 0:
             run.log({"validation/accuracy": accuracy(model)}, step=step)
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
@@ -92,7 +95,7 @@ def search(run: thalweg.FunctionRun) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        run.log(position, loss=float(loss))
+        run.log(position, loss=loss.item())
     run.report(accuracy=accuracy(model))
 
 
@@ -135,10 +138,11 @@ def main() -> None:
         assert server.stdout is not None
         url = json.loads(server.stdout.readline())["url"].rstrip("/")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport=LARGEST)
-        for name, (path, text) in PAGES.items():
+        page = browser.new_page()
+        for name, (path, there) in PAGES.items():
+            page.set_viewport_size({"width": 1280, "height": HEIGHTS[name]})
             page.goto(url + path)
-            page.get_by_text(text, exact=True).first.wait_for()
+            page.locator(there).first.wait_for()
             page.wait_for_timeout(1500)
             page.screenshot(path=options.out / f"{name}.png")
             print(f"{name}.png")
