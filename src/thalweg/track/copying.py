@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, insert, select, update
@@ -71,8 +72,14 @@ def forget_hidden(connection: Connection, run_key: int) -> None:
         own = curves.read_series(connection, Wanted(run_key, metric, inherited=False))
         packed = journal_layout(1).pack(int(own.positions[-1]), 0, float(own.values[-1]))
         latest |= latest_points([(json.dumps([metric]), 1, packed)])
-    values = {"latest": encode(latest, "latest"), "updated": time.time()}
-    connection.execute(update(schema.run).where(schema.run.c.key == run_key).values(values))
+    run = schema.run
+    row = connection.execute(select(run).where(run.c.key == run_key)).one()
+    kind = select(schema.study.c.kind).where(schema.study.c.key == row.study_key)
+    values: dict[str, Any] = {"latest": encode(latest, "latest"), "updated": time.time()}
+    if connection.execute(kind).scalar_one() == "project":
+        # It stands where its last point is; a study's run stands where its loop says.
+        values["position"] = max([row.fork_position, *(position for position, _ in latest.values())])
+    connection.execute(update(run).where(run.c.key == run_key).values(values))
 
 
 def give_children_their_past(connection: Connection, run_id: str) -> None:

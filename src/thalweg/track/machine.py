@@ -124,7 +124,7 @@ def _code() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=5, check=False)
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=2, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

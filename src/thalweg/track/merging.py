@@ -53,11 +53,15 @@ def _merge(database: Database, found: LeftSpool) -> Merged:
         if run_id is None:
             described = found.header["create"]
             project = described["project"]
-            studies.get_or_create_project(connection, project["name"], project["unit"], project["decimals"])
+            known = studies.get_or_create_project(connection, project["name"], project["unit"], project["decimals"])
+            if known.decimals != project["decimals"]:
+                raise StoreError(
+                    f"it was written with {project['decimals']} decimals, as the store could not be asked, but project"
+                    f" {known.name!r} keeps {known.decimals}: give decimals={known.decimals} to thalweg.init"
+                )
             run_id, _ = tracked_runs.track_run(connection, project["name"], NewRun(**described["run"]))
         row = find_run(connection, run_id, lock=True)
-        known = connection.execute(writer.select().where(writer.c.uid == uid)).first()
-        if known is None:
+        if connection.execute(writer.select().where(writer.c.uid == uid)).first() is None:
             owner = Process(found.header["host"], found.header["pid"], found.header["pid_started"])
             open_writer(connection, row.key, uid, owner)
         write_batches(connection, row, uid, found.batches, tracked=True)

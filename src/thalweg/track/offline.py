@@ -100,6 +100,7 @@ class SpoolWriter:
                 self._failed = True
             finally:
                 self._writer = None
+        terminate.deliver_deferred()
 
     def _work(self) -> None:
         while not self._closing.wait(COMMIT_SECONDS):

@@ -103,7 +103,7 @@ def _open(location: str, wanted: Wanted) -> Opened:
         decimals=record.decimals,
         fork_position=row.fork_position,
         forked=forked,
-        last=max((position for position, _ in row.latest.values()), default=None),
+        last=row.position if row.latest else None,
         created=row.created,
         store=store,
         writer=writer,
@@ -121,6 +121,8 @@ def _enter(store: Store, decimals: int, wanted: Wanted) -> str:
             fork_position=_last_position(store, wanted) if at is None else at,
             hyperparameters={**_hyperparameters(store, wanted.project, new.parent), **new.hyperparameters},
         )
+    if at is not None and new.parent is None and store.find_run(wanted.project, new.uid) is None:
+        raise ConfigError(f"run = {new.uid!r} is not in project {wanted.project!r}: at= rewinds a run that is there")
     run_id, created = store.track_run(wanted.project, new)
     if not created:
         if at is not None and new.parent is None:
