@@ -29,7 +29,8 @@ BEGAN = 1_770_000_000.0
 SERVE = "import typer; from thalweg.cli.serve import serve; typer.run(serve)"
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while Playwright is open its event loop runs, and no test of anything else could run one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A Chromium, headless."""
     chromium = shutil.which("chromium")

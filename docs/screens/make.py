@@ -1,4 +1,4 @@
-"""Makes the pictures of the dashboard: `python docs/figures/screens.py` trains small runs, serves them, and looks.
+"""Makes the pictures of the dashboard: `python docs/screens/make.py` trains small runs, serves them, and looks.
 
 Needs chromium and playwright. About a minute.
 """
@@ -20,13 +20,13 @@ from sklearn.datasets import load_digits
 import thalweg
 
 PAGES = {
-    "dashboard-run": ("/r/digits-2", ".main-svg"),
-    "dashboard-runs": ("/p/search", ".runs tbody tr[aria-selected]"),
-    "dashboard-search": ("/p/search?tab=search&plot=parallel", ".main-svg"),
+    "run": ("/r/digits-2", ".main-svg"),
+    "runs": ("/p/search", ".runs tbody tr[aria-selected]"),
+    "search": ("/p/search?tab=search&plot=parallel", ".main-svg"),
 }
 """Name of the picture -> the page, and what is in it when it is there (CSS)."""
 
-HEIGHTS = {"dashboard-run": 1290, "dashboard-runs": 700, "dashboard-search": 850}
+HEIGHTS = {"run": 1290, "runs": 700, "search": 850}
 
 
 def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
