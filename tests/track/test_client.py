@@ -348,7 +348,6 @@ def test_strict_raises_what_cannot_be_recorded(place: Path) -> None:
     ("options", "message"),
     [
         ({"at": 3}, "needs fork_of="),
-        ({"run": "nobody", "at": 3}, "is not in project 'p': at= rewinds a run that is there"),
         ({"fork_of": "nobody"}, "say where the fork begins by at="),
         ({"fork_of": "a", "run": "b"}, "needs at="),
         ({"hyperparameters": [1]}, "must map names to values"),

@@ -303,7 +303,7 @@ def init(
         fork_of: a run, its id or its uid: this one inherits its points up to and including step `at`. A parent that is
             not in the store yet is waited for.
         at: the fork's step, by default the parent's last. With `run`: rewind it to this step; what it logged past it
-            is hidden, and nothing is deleted.
+            is hidden, and nothing is deleted. A run that is new has nothing to hide.
         tags, notes: for finding it again.
         unit: what a step is: `steps`, `samples` or `tokens`. Of a new project.
         decimals: of steps. Of a new project.

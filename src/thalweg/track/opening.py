@@ -121,8 +121,6 @@ def _enter(store: Store, decimals: int, wanted: Wanted) -> str:
             fork_position=_last_position(store, wanted) if at is None else at,
             hyperparameters={**_hyperparameters(store, wanted.project, new.parent), **new.hyperparameters},
         )
-    if at is not None and new.parent is None and store.find_run(wanted.project, new.uid) is None:
-        raise ConfigError(f"run = {new.uid!r} is not in project {wanted.project!r}: at= rewinds a run that is there")
     run_id, created = store.track_run(wanted.project, new)
     if not created:
         if at is not None and new.parent is None:
