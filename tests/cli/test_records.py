@@ -79,3 +79,13 @@ def test_a_store_is_copied_and_checked(place: Path, tmp_path: Path) -> None:
         call(place, "copy", str(copy))
     assert call(copy, "check") == "nothing is wrong\n"
     assert call(copy, "sync") == "there are no spools to bring in\n"
+
+
+def test_a_narrow_terminal_cuts_no_number_short(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"store": place, "system_seconds": 0, "code": False}
+    with thalweg.init("p", name="a name that is long " * 5, hyperparameters={"x" * 60: 1.0}, **options) as run:
+        run.log({"loss": 0.12345, "validation/accuracy": 0.67891}, step=1)
+    monkeypatch.setenv("COLUMNS", "80")
+    table = call(place, "runs")
+    assert "0.1235" in table
+    assert "0.6789" in table

@@ -56,7 +56,8 @@ def open_store(location: str, *, read_only: bool = True) -> Store:
 
     if "://" not in location and not Path(location).exists():
         raise ConfigError(
-            f"store {location!r} does not exist: 'thalweg tune FILE' makes it, or name another with --store"
+            f"store {location!r} does not exist: 'thalweg tune FILE' or thalweg.init makes it, or name another"
+            " with --store"
         )
     return Store.open(location, read_only=read_only)
 

@@ -31,8 +31,18 @@ def tracked_table(project: StudyRecord, rows: Sequence[RunRow]) -> RenderableTyp
     table = Table(title=Text(plain(project.name)), title_justify="left", box=None, pad_edge=False)
     for heading in ("run", "name", "status", project.unit, *metrics, "hyperparameters", "from"):
         right = heading == project.unit or heading in metrics
-        whole = heading in ("run", "status", "from", project.unit)
-        table.add_column(Text(plain(heading)), justify="right" if right else "left", no_wrap=whole)
+        whole = heading in ("run", "status", project.unit)
+        # A number that is cut short says something else.
+        values = [
+            score(heading, row.latest[heading][1]) for row in rows if heading in metrics and heading in row.latest
+        ]
+        table.add_column(
+            Text(plain(heading)),
+            justify="right" if right else "left",
+            no_wrap=whole,
+            min_width=max(map(len, values), default=None),
+            overflow="fold",
+        )
     # What all runs have in common tells none from another.
     varied = {name for row in rows for name, value in row.hyperparameters.items() if _differs(rows, name, value)}
     for row in rows:
