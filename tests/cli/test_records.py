@@ -56,7 +56,9 @@ def test_a_run_is_shown(place: Path) -> None:
 
 def test_curves_have_steps_and_not_positions(place: Path) -> None:
     (report,) = json.loads(call(place, "curves", "p-1", "--json"))["runs"]
-    assert "4.5" in call(place, "curves", "p-1") or report["forks"] == [4.5]
+    assert (report["lineage"], report["forks"]) == (["p-0", "p-1"], [4.5])
+    # Five inherited points, at 0.5 to 4.5, and one of its own.
+    assert report["points"] == {"training": 6}
 
 
 def test_a_run_with_forks_is_deleted_only_where_they_keep_a_copy(place: Path) -> None:
