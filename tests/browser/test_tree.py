@@ -192,7 +192,8 @@ def test_colours_by_a_metric(quiet_page: Any) -> None:
     runs = [run(n, latest={"loss": [100, value]}) for n, value in enumerate([1.0, 2.0, 3.0, "nan"])] + [run(4)]
     quiet_page.evaluate(DRAW, runs)
     quiet_page.get_by_label("What the colours show").select_option("loss")
-    quiet_page.wait_for_selector(".tree-scale")
+    # The legend changes at once, the tree with the next frame.
+    quiet_page.wait_for_selector('.tree-node[data-run="p-4"] circle[fill="#8a9099"]')
     dots = [quiet_page.locator(f'.tree-node[data-run="p-{n}"] circle').get_attribute("fill") for n in range(5)]
     assert len(set(dots[:3])) == 3
     # Without a number they are grey, like each other and like no number.
