@@ -168,6 +168,8 @@ class Left:
     """What remains of a budget, per limit that it sets."""
 
     amounts: Mapping[str, float]
+    whole_runs: float | None = None
+    """How many average runs, each trained to its horizon, all of it has room for; None where no limit says."""
 
     @property
     def used_up(self) -> str | None:

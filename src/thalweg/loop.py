@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from thalweg import asked
-from thalweg.budget import Ledger, Left
+from thalweg.budget import Cost, Ledger, Left
 from thalweg.errors import ConfigError, ThalwegError
 from thalweg.execute.executor import Done, Event, Executor, Lost, Progress, Ready, Task
-from thalweg.plan.forecast import Speed, price, prices, reduced
+from thalweg.plan.forecast import Speed, average_cost, average_horizon, price, prices, reduced, room_for
 from thalweg.search.strategy import Strategy
 from thalweg.track.session import Session
 from thalweg.track.store import Store
@@ -76,6 +76,7 @@ class Loop:
         self._losses: Counter[str] = Counter()
         self._failures: list[str] = []
         self._probed: float | None = None
+        self._average: tuple[Cost, float] | None = None
         self._clock = time.monotonic()
 
     def run(self) -> None:
@@ -134,13 +135,23 @@ class Loop:
             return [Start(baseline, self.study.trainer.horizon(baseline), "baseline")]
         for run in self.tree.active():
             left = reduced(left, price(self.study.trainer, self.speed, run.hyperparameters, run.position, run.until))
+        left = Left(left.amounts, self._whole_runs(left))
         actions = self.strategy.decide(self.tree, free_slots=free, left=left)
         fitting = self._fitting(actions, left)
         if actions and not fitting:
             # Say so by the one limit that strategies look at, so that this one can bring what has begun to an end.
-            left = Left({**left.amounts, "runs": 0})
+            left = Left({**left.amounts, "runs": 0}, left.whole_runs)
             fitting = self._fitting(self.strategy.decide(self.tree, free_slots=free, left=left), left)
         return fitting
+
+    def _whole_runs(self, left: Left) -> float | None:
+        """How many average runs there is room for; the average over the space never changes, the speed does."""
+        if self._average is None:
+            study = self.study
+            cost = average_cost(study.space, study.price, study.seed)
+            self._average = cost, average_horizon(study.space, study.trainer.horizon, study.seed)
+        cost, horizon = self._average
+        return room_for(left.amounts, self.speed.timed(cost, round(horizon)), self.executor.num_workers)
 
     def _fitting(self, actions: Sequence[Action], left: Left) -> list[Action]:
         """The actions that what is left has room for, one after the other."""
@@ -155,13 +166,13 @@ class Loop:
     def apply(self, action: Action) -> None:
         """Enter an action into the tree. A run that has to be trained then waits for a worker."""
         match action:
-            case Start(hyperparameters, until, origin):
+            case Start(hyperparameters, until, origin, seed):
                 run = self.store.create_run(
                     self.study.name,
                     hyperparameters=hyperparameters,
                     horizon=self.study.trainer.horizon(hyperparameters),
                     until=until,
-                    seed=self.study.seed,
+                    seed=self.study.seed if seed is None else seed,
                     origin=origin,
                 )
                 # Counted at once: the next decision must not start one too many.

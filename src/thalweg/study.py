@@ -21,7 +21,7 @@ from thalweg.report.plan import Plan, plan_table
 from thalweg.report.progress import Progress
 from thalweg.report.view import StudyView, read_view
 from thalweg.search import strategy as build_strategy
-from thalweg.search.strategy import Branch, Problem, Strategy
+from thalweg.search.strategy import Branch, Earlier, Problem, Strategy
 from thalweg.space import Hyperparameters, Space
 from thalweg.track.store import Store
 from thalweg.train.function import FunctionRun, FunctionTrainer
@@ -54,6 +54,14 @@ class Study:
     """Time between the checkpoints of a run while it trains."""
     keep_checkpoints: Literal["needed", "all"] = "needed"
     """`needed`: the two newest of runs that may go on, of the best run and of the baseline, and where forks begin."""
+    objectives: tuple[Metric, ...] = ()
+    """Further metrics to improve beside `metric`, such as `min cost`: the best trade-offs are reported."""
+    max_memory_bytes: float | None = None
+    """Most memory that a run may need, as the trainer predicts it; what needs more is not proposed."""
+    feasible: Callable[[Hyperparameters], bool] | None = None
+    """A further constraint: whether a run with these hyperparameters is allowed."""
+    earlier: tuple[Earlier, ...] = ()
+    """Earlier studies to learn from; see `thalweg tune --warm-start`."""
     hold_back: bool = True
     """Whether the best run and the baseline are evaluated on the test split at the end."""
     file: Mapping[str, Any] | None = None
@@ -85,6 +93,12 @@ class Study:
             horizon=self.trainer.horizon,
             seed=self.seed,
             branch=self.branch,
+            shortened=self.shortened,
+            cost=self.relative_cost,
+            fixed_at_start=self.trainer.fixed_at_start,
+            is_feasible=self.is_feasible,
+            objectives=self.objectives,
+            earlier=self.earlier,
         )
         name = str(self.strategy["name"])
         strategy = build_strategy(name, {k: v for k, v in self.strategy.items() if k != "name"}, problem)
@@ -103,6 +117,22 @@ class Study:
         changes = trainer.extended(hyperparameters, budget)
         at = trainer.stable_end({**hyperparameters, **changes})
         return None if at is None or at >= budget else Branch(at, changes)
+
+    def shortened(self, hyperparameters: Hyperparameters, budget: int) -> Hyperparameters | None:
+        """The changes that make a run one of a smaller horizon; see `Problem.shortened`."""
+        try:
+            return self.trainer.extended(hyperparameters, budget)
+        except ConfigError:
+            return None
+
+    def relative_cost(self, hyperparameters: Hyperparameters, start: int, until: int) -> float:
+        """What training takes, in one unit for all runs of the study; see `Problem.cost`."""
+        cost = self.trainer.cost(hyperparameters, start, until)
+        return cost.flops or float(cost.tokens or cost.samples or until - start)
+
+    def is_feasible(self, hyperparameters: Hyperparameters) -> bool:
+        """Whether a run keeps the study's constraints."""
+        return self.feasible is None or self.feasible(hyperparameters)
 
     def config(self) -> dict[str, Any]:
         """All that makes the study what it is, as JSON values."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -151,6 +151,10 @@ class Trainer(Protocol):
         Raises:
             ConfigError: the trainer does not know how.
         """
+        ...
+
+    def fixed_at_start(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Of these hyperparameters, those that a fork cannot change, each with the reason."""
         ...
 
     def setup(self) -> None:

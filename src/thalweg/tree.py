@@ -39,6 +39,8 @@ class Start:
     """Position to train to, in the study's unit."""
     origin: str = "hand"
     """Who asked: a strategy's name, `baseline`, or `hand`."""
+    seed: int | None = None
+    """The run's own seed, to see how much chance decides; None for the study's, which all other runs share."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,12 @@ def average_cost(space: Space, whole_run: WholeRun, seed: int) -> Cost:
     return scale(total, 1 / _DRAWS)
 
 
+def average_horizon(space: Space, horizon: Callable[[Hyperparameters], int], seed: int) -> float:
+    """The mean length of a whole run over the space, as its priors have it, in positions."""
+    rng = np.random.default_rng(seed)
+    return sum(horizon(space.sample(rng)) for _ in range(_DRAWS)) / _DRAWS
+
+
 def scale(cost: Cost, factor: float) -> Cost:
     """A multiple of a cost; counts are rounded."""
     return Cost(
@@ -114,13 +120,20 @@ class Speed:
 
 def expected_runs(left: Mapping[str, float], cost: Cost, num_workers: int, *, at_most: int | None = None) -> int | None:
     """How many runs of this average cost a budget has room for; None where no limit says."""
-    rooms: list[float] = [] if at_most is None else [at_most]
+    room = room_for(left, cost, num_workers)
+    rooms = [limit for limit in (room, at_most) if limit is not None]
+    return max(int(min(rooms)), 1) if rooms else None
+
+
+def room_for(left: Mapping[str, float], cost: Cost, num_workers: int) -> float | None:
+    """How many times a cost fits into what is left, fractions included; None where no limit says."""
+    rooms: list[float] = []
     for name, amount in left.items():
         if name == "runs":
             rooms.append(amount)
         elif each := getattr(cost, name):
             rooms.append(amount * (num_workers if name == "seconds" else 1) / each)
-    return max(int(min(rooms)), 1) if rooms else None
+    return min(rooms, default=None)
 
 
 def reduced(left: Left, cost: Cost, *, num_workers: int | None = None) -> Left:
@@ -131,7 +144,7 @@ def reduced(left: Left, cost: Cost, *, num_workers: int | None = None) -> Left:
     """
     wall = cost.seconds / num_workers if num_workers else 0.0
     promised = dataclasses.asdict(cost) | {"runs": 0, "seconds": wall}
-    return Left({name: max(amount - promised[name], 0.0) for name, amount in left.amounts.items()})
+    return Left({name: max(amount - promised[name], 0.0) for name, amount in left.amounts.items()}, left.whole_runs)
 
 
 def price(trainer: Trainer, speed: Speed, hyperparameters: Hyperparameters, start: int, until: int) -> Cost:

@@ -20,9 +20,9 @@ from types import NoneType
 from typing import Any
 
 from thalweg.errors import ConfigError, nearest
-from thalweg.search.strategy import Observation, Problem, Sampler, Strategy
+from thalweg.search.strategy import Earlier, Observation, Problem, Sampler, Strategy
 
-__all__ = ["SAMPLERS", "STRATEGIES", "Observation", "Problem", "Sampler", "Strategy", "strategy"]
+__all__ = ["SAMPLERS", "STRATEGIES", "Earlier", "Observation", "Problem", "Sampler", "Strategy", "strategy"]
 
 SAMPLERS: dict[str, str] = {
     "grid": "thalweg.search.grid:Grid",
@@ -37,8 +37,8 @@ STRATEGIES: dict[str, str] = {
     **dict.fromkeys(SAMPLERS, "thalweg.search.full:Full"),
     "halving": "thalweg.search.halving:Halving",
 }
-"""As above, called with the problem, a sampler and the strategy's name. Every sampler's name is a strategy too, which
-trains each proposal to its horizon; any other strategy has the option `sampler`."""
+"""As above, called with the problem, a sampler where it takes one, and the strategy's name. Every sampler's name is a
+strategy too, which trains each proposal to its horizon; a strategy with an argument `sampler` has it as an option."""
 
 DEFAULT_SAMPLER = "tpe"
 
@@ -55,18 +55,35 @@ def strategy(name: str, options: Mapping[str, Any], problem: Problem) -> Strateg
     """
     make_strategy = _load(STRATEGIES, name, "strategy")
     rest = dict(options)
+    own = _option_types(make_strategy)
+    if not takes_sampler(name):
+        _check_options(name, rest, own, [])
+        alone: Strategy = make_strategy(problem, name, **rest)
+        return alone
     sampler_name = name if name in SAMPLERS else rest.pop("sampler", DEFAULT_SAMPLER)
     make_sampler = _load(SAMPLERS, sampler_name, "strategy.sampler")
-    own, samplers = _option_types(make_strategy), _option_types(make_sampler)
-    for option, value in rest.items():
-        known = [*own, *samplers, *(() if name in SAMPLERS else ("sampler",))]
-        if option not in known:
-            what = nearest(option, known) if known else "It takes none"
-            raise ConfigError(f"strategy '{name}': unknown option {option!r}. {what}")
-        _check_type(option, value, (own | samplers)[option])
+    samplers = _option_types(make_sampler)
+    _check_options(name, rest, own | samplers, [] if name in SAMPLERS else ["sampler"])
     sampler = make_sampler(problem, **{key: value for key, value in rest.items() if key in samplers})
     made: Strategy = make_strategy(problem, sampler, name, **{k: v for k, v in rest.items() if k in own})
     return made
+
+
+def takes_sampler(name: str) -> bool:
+    """Whether a strategy's roots come from a sampler, which is an option of it."""
+    make = _load(STRATEGIES, name, "strategy")
+    return "sampler" in inspect.signature(make).parameters
+
+
+def _check_options(
+    name: str, options: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], others: list[str]
+) -> None:
+    for option, value in options.items():
+        known = [*types, *others]
+        if option not in known:
+            what = nearest(option, known) if known else "It takes none"
+            raise ConfigError(f"strategy '{name}': unknown option {option!r}. {what}")
+        _check_type(option, value, types[option])
 
 
 def _load(table: Mapping[str, str], name: object, what: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -24,6 +24,28 @@ class Branch:
     """What gives the fork the budget as its horizon."""
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What another study of the same kind has found: to begin from, where it turns out to fit."""
+
+    name: str
+    results: tuple[tuple[Hyperparameters, float], ...]
+    """Hyperparameters, and the final loss to minimise (infinite if it diverged), in order of creation. Losses of two
+    studies are not comparable: only their order within one is used."""
+
+
+def _positions(_hyperparameters: Hyperparameters, start: int, until: int) -> float:
+    return until - start
+
+
+def _any_point(_hyperparameters: Hyperparameters) -> bool:
+    return True
+
+
+def _nothing_fixed(_names: Iterable[str]) -> dict[str, str]:
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """What is searched."""
@@ -36,6 +58,20 @@ class Problem:
     """Decides every draw, together with the tree. Not negative."""
     branch: Callable[[Hyperparameters, int], Branch | None] = lambda _hyperparameters, _budget: None
     """How a run with these hyperparameters is branched for a budget, a position; None where it cannot be."""
+    shortened: Callable[[Hyperparameters, int], Hyperparameters | None] = lambda _hyperparameters, _budget: None
+    """The changes that make a run one of a smaller horizon, a position, whose schedule ends there; None where the
+    trainer does not know how."""
+    cost: Callable[[Hyperparameters, int, int], float] = _positions
+    """What training from one position to another takes, in one unit for all runs: FLOPs, tokens or samples, whichever
+    the trainer knows; else positions."""
+    fixed_at_start: Callable[[Iterable[str]], Mapping[str, str]] = _nothing_fixed
+    """Of these hyperparameters, those that a fork cannot change, each with the reason."""
+    is_feasible: Callable[[Hyperparameters], bool] = _any_point
+    """Whether a run with these hyperparameters keeps the study's constraints, such as its memory."""
+    objectives: tuple[Metric, ...] = ()
+    """Further metrics that are improved beside `metric`; empty for a search with one objective."""
+    earlier: tuple[Earlier, ...] = ()
+    """Earlier studies to learn from."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:

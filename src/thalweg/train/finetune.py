@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -159,6 +159,10 @@ class FineTune(BaseModel):
         epochs = horizon / len(self._load_rows().train)
         settings = self._settings(hyperparameters)
         return settings.extended(hyperparameters, self.horizon(hyperparameters), epochs)
+
+    def fixed_at_start(self, names: Iterable[str]) -> Mapping[str, str]:
+        """See `Trainer.fixed_at_start`."""
+        return FineTuneHyperparameters.fixed_at_start(names)
 
     def evaluate_weights(
         self, weights: Mapping[str, Tensor], *, hyperparameters: Hyperparameters, split: SplitName = "validation"

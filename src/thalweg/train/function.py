@@ -19,7 +19,7 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from thalweg.budget import Cost, SpendKind
@@ -245,6 +245,10 @@ class FunctionTrainer:
         raise ConfigError(
             "a function's runs cannot be extended: thalweg does not know their schedule; fork them by hand"
         )
+
+    def fixed_at_start(self, names: Iterable[str]) -> Mapping[str, str]:
+        """None that thalweg knows of: what the function builds from hyperparameters is its own affair."""
+        return {}
 
     def setup(self) -> None:
         """Nothing to share: the function builds what it needs."""

@@ -14,7 +14,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from thalweg.budget import Cost
@@ -150,6 +150,10 @@ class HFTrainer:
             )
         now = self.horizon(hyperparameters)
         return _schedule_of(hyperparameters).extended(hyperparameters, now, horizon)
+
+    def fixed_at_start(self, names: Iterable[str]) -> Mapping[str, str]:
+        """None that thalweg knows of: what the function builds from hyperparameters is its own affair."""
+        return {}
 
     def setup(self) -> None:
         """Import what runs need; there is nothing to share, as the function builds it all."""

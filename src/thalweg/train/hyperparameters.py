@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -114,6 +114,12 @@ class Optimization:
                 f". {nearest(value, allowed.known())}" if isinstance(allowed, _Names) and isinstance(value, str) else ""
             )
             raise ConfigError(f"{given} = {value!r} must be {allowed}{hint}")
+
+    @classmethod
+    def fixed_at_start(cls, names: Iterable[str]) -> dict[str, str]:
+        """Of these names, those that a fork cannot change, each with the reason."""
+        shapes = "it decides the shapes of the adapter's weights"
+        return {given: shapes for given in names if ALIASES.get(given, given) == "lora_r"}
 
     @classmethod
     def spelled(cls, hyperparameters: Hyperparameters, name: str) -> str:

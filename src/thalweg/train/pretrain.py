@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -183,6 +183,10 @@ class Pretrain(BaseModel):
         """`tokens`, and a warm-up that is a share of the old horizon as so many tokens."""
         settings = PretrainHyperparameters.parse(hyperparameters)
         return settings.extended(hyperparameters, settings.tokens, horizon)
+
+    def fixed_at_start(self, names: Iterable[str]) -> Mapping[str, str]:
+        """See `Trainer.fixed_at_start`."""
+        return PretrainHyperparameters.fixed_at_start(names)
 
     def setup(self) -> None:
         """Map the tokens, and make ready what runs share in this process."""
