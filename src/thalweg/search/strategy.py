@@ -10,8 +10,11 @@ import numpy as np
 
 from thalweg.budget import Left
 from thalweg.errors import ConfigError
-from thalweg.space import Hyperparameters, Space
+from thalweg.space import Hyperparameters, Space, Value
 from thalweg.tree import Action, Metric, Run, Start, Tree
+
+
+_NUM_DRAWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,20 @@ class Problem:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed = {self.seed} must not be negative, such as 0")
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+        """A random feasible point, drawn from the priors where there are some.
+
+        Raises:
+            ConfigError: a thousand draws found none.
+        """
+        for _ in range(_NUM_DRAWS):
+            if self.is_feasible(point := self.space.sample(rng)):
+                return point
+        raise ConfigError(
+            f"none of {_NUM_DRAWS:,} points drawn from the space keeps the study's constraints: widen the space, or"
+            " relax them"
+        )
 
     def rng(self, index: int) -> np.random.Generator:
         """The randomness of one new root: nothing else may be drawn from, so that a crash changes no draw."""
