@@ -35,6 +35,9 @@ _NUM_NEIGHBOURS = 5
 _REACH = 0.1
 """At this distance, a share of the range per dimension, a result counts as much as knowing nothing."""
 
+_MOST_WEIGHT = 10.0
+"""What a result at the very point counts for, beside 1 for knowing nothing: it holds chance, and of another task."""
+
 _UNLIKE = 0.5
 """Distance between two options without a scale, and between a value and none."""
 
@@ -230,8 +233,7 @@ def _predicted_by(space: Space, study: Earlier, points: Sequence[Hyperparameters
     squares = np.square(asked).sum(axis=1)[:, None] + np.square(known).sum(axis=1)[None] - 2 * asked @ known.T
     squares = np.maximum(squares, 0.0) / len(names)
     near = np.argsort(squares, axis=1, kind="stable")[:, :_NUM_NEIGHBOURS]
-    # What was tried at the very point outweighs the rest; the sum of products leaves an error of about 1e-16.
-    weights = _REACH**2 / np.maximum(np.take_along_axis(squares, near, axis=1), 1e-12)
+    weights = np.minimum(_REACH**2 / np.maximum(np.take_along_axis(squares, near, axis=1), 1e-12), _MOST_WEIGHT)
     total = weights.sum(axis=1) + 1.0
     estimate: _Floats = ((weights * regrets[near]).sum(axis=1) + regrets.mean()) / total
     return estimate
