@@ -16,7 +16,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Mapping
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any
 
 from thalweg.errors import ConfigError, nearest
@@ -76,7 +76,7 @@ def takes_sampler(name: str) -> bool:
 
 
 def _check_options(
-    name: str, options: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], others: list[str]
+    name: str, options: Mapping[str, Any], types: Mapping[str, tuple[Any, ...]], others: list[str]
 ) -> None:
     for option, value in options.items():
         known = [*types, *others]
@@ -93,18 +93,37 @@ def _load(table: Mapping[str, str], name: object, what: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _option_types(make: Any) -> dict[str, tuple[type, ...]]:
-    """The keyword-only arguments and the types that each accepts."""
+def _option_types(make: Any) -> dict[str, tuple[Any, ...]]:
+    """The keyword-only arguments and the types that each accepts, such as `int`, or `list[float]`."""
     function = make.__init__ if inspect.isclass(make) else make
     hints = typing.get_type_hints(function)
     keywords = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return {keyword: typing.get_args(hints[keyword]) or (hints[keyword],) for keyword in keywords}
+    return {keyword: _alternatives(hints[keyword]) for keyword in keywords}
 
 
-def _check_type(option: str, value: object, types: tuple[type, ...]) -> None:
-    accepted = (*types, int) if float in types else types
-    # To Python, True is a whole number; to a user it is not.
-    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in types):
-        words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+def _check_type(option: str, value: object, types: tuple[Any, ...]) -> None:
+    if not any(_is_of(value, kind) for kind in types):
+        words = {
+            int: "a whole number",
+            float: "a number",
+            str: "a string",
+            bool: "true or false",
+            list[float]: "a list of numbers",
+            list[str]: "a list of strings",
+        }
         wanted = " or ".join(words[kind] for kind in types if kind is not NoneType)
         raise ConfigError(f"strategy.{option} = {value!r} must be {wanted}")
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    if typing.get_origin(kind) is list:
+        (element,) = typing.get_args(kind)
+        return isinstance(value, list | tuple) and all(_is_of(entry, element) for entry in value)
+    # To Python, True is a whole number; to a user it is not.
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
