@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thalweg.budget import Budget, Cost, Ledger
 from thalweg.errors import StoreError
+from thalweg.scaling.repetitions import best_run
 from thalweg.space import Hyperparameters, Space
 from thalweg.trainer import Estimate
 from thalweg.tree import Metric, Run, Tree, Unit, final_loss
@@ -41,8 +42,9 @@ class StudyView:
 
     @property
     def best(self) -> Run | None:
-        """The finished run with the best last evaluation; it may be the baseline."""
-        return self.tree.best(self.metric)
+        """The finished run with the best last evaluation, by its mean over seeds where it was repeated; it may be the
+        baseline."""
+        return best_run(self.tree, self.metric)
 
     @property
     def baseline(self) -> Run | None:
