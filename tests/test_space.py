@@ -125,15 +125,77 @@ def test_integers_are_equally_likely_at_the_ends_and_between() -> None:
 
 
 def test_priors_shape_the_draws() -> None:
-    """Standard deviation in units of the range, and a choice's probability: 0.75 + 0.25 / 4 for medium confidence."""
+    """The variance of 90% normal draws (0.125 squared; the cut is at four deviations) and 10% uniform ones (1/12), and
+    a choice's probability: 0.75 + 0.25 / 4 for medium confidence."""
     rng = np.random.default_rng(0)
     high = Float(0.0, 1.0, prior=0.5, confidence="high")
     draws = [high.sample(rng) for _ in range(2000)]
-    assert abs(float(np.std(draws)) - 0.125) < 0.01
+    assert abs(float(np.std(draws)) - math.sqrt(0.9 * 0.125**2 + 0.1 / 12)) < 0.01
     assert abs(fmean(draws) - 0.5) < 0.02
     options = Choice(("a", "b", "c", "d"), prior="c")
     share = fmean(options.sample(rng) == "c" for _ in range(2000))
     assert abs(share - 0.8125) < 4 * math.sqrt(0.8125 * 0.1875 / 2000)
+
+
+@given(st.data())
+def test_a_prior_coordinate_and_its_value_are_inverse(data: st.DataObject) -> None:
+    """A value's own coordinate gives the value, and no fewer of the draws lie below larger values."""
+    ((name, entry),) = data.draw(st.dictionaries(st.just("x"), dimensions(), min_size=1)).items()
+    dimension = Space.parse({name: entry}).dimensions[name]
+    weight = data.draw(st.sampled_from([None, 0.0, 0.5]))
+    values = data.draw(st.lists(st.sampled_from(dimension.grid(50)), min_size=2, max_size=2))
+    shares = [dimension.to_prior(value, weight=weight) for value in values]
+    for value, share in zip(values, shares, strict=True):
+        assert 0.0 <= share <= 1.0
+        back = dimension.from_prior(share, weight=weight)
+        if isinstance(dimension, Float):
+            assert isinstance(value, float | int)
+            assert dimension.unit(back) == pytest.approx(dimension.unit(value), abs=1e-6)
+        else:
+            assert (type(back), back) == (type(value), value)
+    if not isinstance(dimension, Choice):
+        assert (values[0] < values[1]) <= (shares[0] <= shares[1])  # type: ignore[operator]
+
+
+def test_a_prior_coordinate_by_hand() -> None:
+    """With a standard deviation of 0.25, the middle half of the range holds one deviation to both sides: 68.27% of a
+    normal, 71.52% once it is cut at two deviations (95.45%). Three quarters of that and a quarter of 50% are 66.14%."""
+    middle = Float(0.0, 8.0, prior=4.0)
+    assert middle.to_prior(4.0) == pytest.approx(0.5)
+    assert middle.to_prior(6.0) - middle.to_prior(2.0) == pytest.approx(0.66142, abs=1e-5)
+    assert middle.to_prior(6.0, weight=1.0) - middle.to_prior(2.0, weight=1.0) == pytest.approx(0.71523, abs=1e-5)
+    assert middle.to_prior(6.0, weight=0.0) == 0.75
+    # The normal's density is 1 / (0.25 sqrt(2 pi)) = 1.59577 at its centre.
+    assert middle.prior_density(4.0) == pytest.approx(0.25 + 0.75 * 1.59577 / 0.95450, abs=1e-4)
+    plain, believed = Choice(("a", "b", "c", "d")), Choice(("a", "b", "c", "d"), prior="b", confidence="low")
+    assert [plain.to_prior(option) for option in "abcd"] == [0.125, 0.375, 0.625, 0.875]
+    # Half of the draws, and an eighth of all for each option.
+    assert [believed.from_prior(share) for share in (0.12, 0.13, 0.74, 0.76, 1.0)] == ["a", "b", "b", "c", "d"]
+    assert believed.prior_density("b") == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    "dimension",
+    [
+        Integer(2**63 - 2, 2**63 - 1, prior=2**63 - 1),
+        Float(-1.7e308, 1.7e308, prior=-1.7e308),
+        log(1.0, math.nextafter(1.0, 2.0), prior=1.0),
+        log(5e-324, 1.7e308, prior=1.0),
+    ],
+    ids=repr,
+)
+def test_priors_where_floats_end(dimension: Float | Integer) -> None:
+    rng = np.random.default_rng(0)
+    assert all(dimension.contains(dimension.sample(rng)) for _ in range(50))
+    assert dimension.contains(dimension.from_prior(dimension.to_prior(dimension.low)))
+
+
+def test_a_grid_holds_the_prior() -> None:
+    assert linear(0.0, 1.0, prior=0.3).grid(3) == [0.0, 0.3, 1.0]
+    assert linear(0.0, 1.0, prior=0.9).grid(3) == [0.0, 0.5, 0.9]
+    assert linear(0.0, 1.0, prior=0.9).grid(1) == [0.9]
+    assert integer(1, 100, prior=7).grid(2) == [7, 100]
+    assert integer(1, 3, prior=2).grid(5) == [1, 2, 3]
 
 
 def test_conditions_may_chain_and_stand_in_any_order() -> None:

@@ -13,171 +13,46 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from thalweg.dimensions import (
+    PRIOR_WEIGHT,
+    PRIOR_WIDTH,
+    Choice,
+    Confidence,
+    Dimension,
+    Float,
+    Hyperparameters,
+    Integer,
+    Value,
+    choice,
+    integer,
+    linear,
+    log,
+    same,
+)
 from thalweg.errors import ConfigError, nearest
 
-Value = bool | int | float | str
-"""A hyperparameter's value."""
-
-Hyperparameters = Mapping[str, Value]
-
-Confidence = Literal["low", "medium", "high"]
-
-PRIOR_WIDTH: dict[Confidence, float] = {"low": 0.5, "medium": 0.25, "high": 0.125}
-"""Standard deviation of a prior, as a share of the dimension's range (of its logarithm where it is logarithmic)."""
-
-PRIOR_WEIGHT: dict[Confidence, float] = {"low": 0.5, "medium": 0.75, "high": 0.9}
-"""Probability that a draw from a choice takes the prior's option outright instead of a uniform one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Dimension:
-    prior: Value | None = None
-    """The value believed best before anything was run, or None."""
-    confidence: Confidence = "medium"
-    """How much the prior is believed."""
-    when: Mapping[str, Value] = field(default_factory=dict)
-    """The dimension exists only where each of these choices was taken."""
-
-
-@dataclass(frozen=True)
-class Float(_Dimension):
-    """A real number between `low` and `high`, both included."""
-
-    low: float
-    high: float
-    log: bool = False
-    """Searched by its logarithm: equal ratios count as equal steps."""
-
-    def contains(self, value: object) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high  # type: ignore[operator]
-
-    def at(self, unit: float) -> float:
-        """The value at a share of the range, in [0, 1]."""
-        return _from_unit(unit, self.low, self.high, self.log)
-
-    def sample(self, rng: np.random.Generator) -> float:
-        return self.at(_draw(self, rng))
-
-    def grid(self, resolution: int) -> list[Value]:
-        """`resolution` values evenly spread over the range, both ends among them."""
-        return [self.at(unit) for unit in _spread(resolution)]
-
-    def describe(self) -> str:
-        return f"{self.low:g} to {self.high:g}{', log scale' if self.log else ''}{_describe_prior(self)}"
-
-
-@dataclass(frozen=True)
-class Integer(_Dimension):
-    """A whole number between `low` and `high`, both included."""
-
-    low: int
-    high: int
-    log: bool = False
-
-    def contains(self, value: object) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
-
-    def at(self, unit: float) -> int:
-        """The value at a share of the range, in [0, 1]."""
-        # Half a step is added on both sides, so that the end values are as likely as the ones between.
-        value = round(_from_unit(unit, self.low - 0.5 + 1e-9, self.high + 0.5 - 1e-9, self.log))
-        return min(max(value, self.low), self.high)
-
-    def sample(self, rng: np.random.Generator) -> int:
-        return self.at(_draw(self, rng))
-
-    def grid(self, resolution: int) -> list[Value]:
-        """Every value where there are at most `resolution`, else that many spread over the range."""
-        if self.high - self.low < resolution:
-            return list(range(self.low, self.high + 1))
-        return list(dict.fromkeys(self.at(unit) for unit in _spread(resolution)))
-
-    def describe(self) -> str:
-        return f"{self.low} to {self.high}{', log scale' if self.log else ''}{_describe_prior(self)}"
-
-
-@dataclass(frozen=True)
-class Choice(_Dimension):
-    """One of a few values with no scale between them."""
-
-    options: tuple[Value, ...]
-
-    def contains(self, value: object) -> bool:
-        return any(_same(value, option) for option in self.options)
-
-    def at(self, unit: float) -> Value:
-        """The option at a share of the list, in [0, 1]: each takes an equal part."""
-        return self.options[min(int(unit * len(self.options)), len(self.options) - 1)]
-
-    def sample(self, rng: np.random.Generator) -> Value:
-        if self.prior is not None and rng.random() < PRIOR_WEIGHT[self.confidence]:
-            return self.prior
-        return self.options[int(rng.integers(len(self.options)))]
-
-    def grid(self, resolution: int) -> list[Value]:
-        """All options, whatever the resolution."""
-        return list(self.options)
-
-    def describe(self) -> str:
-        return f"{', '.join(str(option) for option in self.options)}{_describe_prior(self)}"
-
-
-Dimension = Float | Integer | Choice
-
-
-def log(
-    low: float,
-    high: float,
-    *,
-    prior: float | None = None,
-    confidence: Confidence = "medium",
-    when: Mapping[str, Value] | None = None,
-) -> Float:
-    """A positive real number searched by its logarithm, such as a learning rate."""
-    return Float(low, high, log=True, prior=prior, confidence=confidence, when=when or {})
-
-
-def linear(
-    low: float,
-    high: float,
-    *,
-    prior: float | None = None,
-    confidence: Confidence = "medium",
-    when: Mapping[str, Value] | None = None,
-) -> Float:
-    """A real number on a linear scale, such as a dropout probability."""
-    return Float(low, high, prior=prior, confidence=confidence, when=when or {})
-
-
-def integer(
-    low: int,
-    high: int,
-    *,
-    log: bool = False,
-    prior: int | None = None,
-    confidence: Confidence = "medium",
-    when: Mapping[str, Value] | None = None,
-) -> Integer:
-    """A whole number, both ends included."""
-    return Integer(low, high, log=log, prior=prior, confidence=confidence, when=when or {})
-
-
-def choice(
-    options: Sequence[Value],
-    *,
-    prior: Value | None = None,
-    confidence: Confidence = "medium",
-    when: Mapping[str, Value] | None = None,
-) -> Choice:
-    """One of a few values, such as a batch size or an optimiser's name."""
-    return Choice(tuple(options), prior=prior, confidence=confidence, when=when or {})
+__all__ = [
+    "PRIOR_WEIGHT",
+    "PRIOR_WIDTH",
+    "Choice",
+    "Confidence",
+    "Dimension",
+    "Float",
+    "Hyperparameters",
+    "Integer",
+    "Space",
+    "Value",
+    "choice",
+    "integer",
+    "linear",
+    "log",
+]
 
 
 @dataclass(frozen=True)
@@ -231,7 +106,7 @@ class Space:
 
     def is_active(self, name: str, chosen: Hyperparameters) -> bool:
         """Whether a dimension exists, given what was chosen for those before it."""
-        return all(parent in chosen and _same(chosen[parent], v) for parent, v in self.dimensions[name].when.items())
+        return all(parent in chosen and same(chosen[parent], v) for parent, v in self.dimensions[name].when.items())
 
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
         """A random point, drawn from the priors where there are some."""
@@ -336,7 +211,7 @@ def _check_choice(where: str, dimension: Choice) -> None:
         if not isinstance(option, bool | int | float | str):
             raise ConfigError(f"{where}.choice: {option!r} must be a number, a string or a boolean")
     for first, second in itertools.combinations(dimension.options, 2):
-        if _same(first, second):
+        if same(first, second):
             raise ConfigError(f"{where}.choice: {first!r} is given twice")
 
 
@@ -384,44 +259,3 @@ def _to_dict(dimension: Dimension) -> dict[str, Any]:
     if dimension.prior is not None:
         entry |= {"prior": dimension.prior, "confidence": dimension.confidence}
     return entry | ({"when": dict(dimension.when)} if dimension.when else {})
-
-
-def _same(a: object, b: object) -> bool:
-    # True == 1 and 1 == 1.0 in Python, but they are different options.
-    return type(a) is type(b) and a == b
-
-
-def _spread(resolution: int) -> list[float]:
-    if resolution < 2:
-        return [0.5]
-    return [i / (resolution - 1) for i in range(resolution)]
-
-
-def _draw(dimension: Float | Integer, rng: np.random.Generator) -> float:
-    """A position in the dimension's range, in [0, 1]: uniform, or normal around the prior and cut to the range."""
-    if dimension.prior is None:
-        return float(rng.random())
-    assert isinstance(dimension.prior, int | float)
-    centre = _to_unit(dimension.prior, dimension.low, dimension.high, dimension.log)
-    while True:
-        unit = float(rng.normal(centre, PRIOR_WIDTH[dimension.confidence]))
-        if 0.0 <= unit <= 1.0:
-            return unit
-
-
-def _from_unit(unit: float, low: float, high: float, log: bool) -> float:
-    if log:
-        value = math.exp(math.log(low) + unit * (math.log(high) - math.log(low)))
-    else:
-        value = low + unit * (high - low)
-    return min(max(value, low), high)
-
-
-def _to_unit(value: float, low: float, high: float, log: bool) -> float:
-    if log:
-        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
-    return (value - low) / (high - low)
-
-
-def _describe_prior(dimension: Dimension) -> str:
-    return "" if dimension.prior is None else f", prior {dimension.prior} ({dimension.confidence} confidence)"
