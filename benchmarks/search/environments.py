@@ -1,0 +1,53 @@
+"""A virtual environment for each group of peers that can live together, made by plain pip under build/."""
+
+from __future__ import annotations
+
+import subprocess
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2] / "build" / "benchmarks" / "search"
+
+REQUIREMENTS: dict[str, tuple[str, ...]] = {
+    "optuna": ("optuna", "torch", "scipy", "numpy"),
+}
+"""What is installed, by the tool's name. A tool's version is the first one's."""
+SCRIPTS: dict[str, str] = {"optuna": "peers_optuna.py"}
+"""Each runs one cell, and prints a line for each seed."""
+
+
+def make(tool: str) -> Path | str:
+    """A tool's Python, or why it could not be installed. What is there already is used again."""
+    place, wanted = ROOT / "environments" / tool, "\n".join(REQUIREMENTS[tool])
+    done = place / "installed"
+    if done.exists() and done.read_text() == wanted:
+        return place / "bin" / "python"
+    print(f"installing {wanted.splitlines()[0]}", flush=True)
+    try:
+        venv.create(place, clear=True, with_pip=True)
+        command = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*command, *wanted.splitlines()], check=True, capture_output=True, text=True, timeout=1_800)
+    except subprocess.CalledProcessError as error:
+        return f"could not be installed: {(error.stderr or '').strip().splitlines()[-1:]}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"could not be installed: {error}"
+    done.write_text(wanted)
+    return place / "bin" / "python"
+
+
+def python_of(tool: str) -> Path | str:
+    """The Python of a tool that `make` has installed."""
+    python = ROOT / "environments" / tool / "bin" / "python"
+    return python if (python.parents[1] / "installed").exists() else "not installed"
+
+
+def mark(tool: str) -> str:
+    """The tool with its version, as the folder of its results."""
+    return REQUIREMENTS[tool][0].replace("==", "-").replace("[", "-").replace("]", "")
+
+
+def make_all(tools: Sequence[str]) -> dict[str, str]:
+    """Install these; what could not be, with the reason."""
+    made = {tool: make(tool) for tool in tools}
+    return {tool: why for tool, why in made.items() if isinstance(why, str)}
