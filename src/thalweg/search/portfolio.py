@@ -35,7 +35,7 @@ _NUM_NEIGHBOURS = 5
 _REACH = 0.1
 """At this distance, a share of the range per dimension, a result counts as much as knowing nothing."""
 
-_MOST_WEIGHT = 10.0
+_MOST_WEIGHT = 4.0
 """What a result at the very point counts for, beside 1 for knowing nothing: it holds chance, and of another task."""
 
 _UNLIKE = 0.5
