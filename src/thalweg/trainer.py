@@ -157,6 +157,10 @@ class Trainer(Protocol):
         """Of these hyperparameters, those that a fork cannot change, each with the reason."""
         ...
 
+    def memory_bytes(self, hyperparameters: Hyperparameters) -> int | None:
+        """The most memory that a run will hold at a time, beside the program itself; None where it is not known."""
+        ...
+
     def setup(self) -> None:
         """Load what runs share (base model, tokenised data). Called once in each worker, before anything else there."""
         ...

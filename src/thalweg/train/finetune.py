@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from thalweg.train.evaluate import Pass
     from thalweg.train.finetune_loop import Workplace
+    from thalweg.train.memory import Footprint
     from thalweg.train.sizes import Sizes
     from thalweg.train.tokens import Rows
 
@@ -63,10 +64,11 @@ class FineTune(BaseModel):
     _rows: Rows | None = PrivateAttr(None)
     _work: Workplace | None = PrivateAttr(None)
     _sizes: dict[int, Sizes] = PrivateAttr(default_factory=dict)
+    _footprints: dict[int, Footprint] = PrivateAttr(default_factory=dict)
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        return state | {"__pydantic_private__": {"_rows": None, "_work": None, "_sizes": {}}}
+        return state | {"__pydantic_private__": {"_rows": None, "_work": None, "_sizes": {}, "_footprints": {}}}
 
     @property
     def unit(self) -> Unit:
@@ -163,6 +165,24 @@ class FineTune(BaseModel):
     def fixed_at_start(self, names: Iterable[str]) -> Mapping[str, str]:
         """See `Trainer.fixed_at_start`."""
         return FineTuneHyperparameters.fixed_at_start(names)
+
+    def memory_bytes(self, hyperparameters: Hyperparameters) -> int | None:
+        """Weights, gradients, moments, activations and logits; see `thalweg.train.memory`."""
+        from thalweg.train.memory import predict_memory
+
+        settings, how = self._settings(hyperparameters), self._pass()
+        size = self._count(settings)
+        rows = min(settings.batch_size, self.micro_batch)
+        has_dropout = size.has_dropout if settings.dropout is None else settings.dropout > 0
+        return predict_memory(
+            size,
+            rows=rows,
+            length=int(self._load_rows().train.lengths.max()),
+            is_accumulated=settings.batch_size > self.micro_batch,
+            copies=1 if self.adapter else 2,
+            bf16=how.bf16,
+            dropout=has_dropout and how.device.type == "cpu",
+        )
 
     def evaluate_weights(
         self, weights: Mapping[str, Tensor], *, hyperparameters: Hyperparameters, split: SplitName = "validation"
@@ -305,6 +325,13 @@ class FineTune(BaseModel):
 
             self._sizes[settings.lora_r] = measure(self._skeleton(settings))
         return self._sizes[settings.lora_r]
+
+    def _count(self, settings: FineTuneHyperparameters) -> Footprint:
+        if settings.lora_r not in self._footprints:
+            from thalweg.train.memory import footprint
+
+            self._footprints[settings.lora_r] = footprint(self._skeleton(settings), is_causal=self.task == "causal")
+        return self._footprints[settings.lora_r]
 
     def _skeleton(self, settings: FineTuneHyperparameters) -> Any:
         """The model with its adapter, without memory."""

@@ -250,6 +250,10 @@ class FunctionTrainer:
         """None that thalweg knows of: what the function builds from hyperparameters is its own affair."""
         return {}
 
+    def memory_bytes(self, hyperparameters: Hyperparameters) -> int | None:
+        """Not known: what the function builds is its own affair."""
+        return None
+
     def setup(self) -> None:
         """Nothing to share: the function builds what it needs."""
 

@@ -155,6 +155,10 @@ class HFTrainer:
         """None that thalweg knows of: what the function builds from hyperparameters is its own affair."""
         return {}
 
+    def memory_bytes(self, hyperparameters: Hyperparameters) -> int | None:
+        """Not known: what the function builds is its own affair."""
+        return None
+
     def setup(self) -> None:
         """Import what runs need; there is nothing to share, as the function builds it all."""
         import torch

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from thalweg.train.held_out import HeldOut, Precision
+    from thalweg.train.memory import Footprint
     from thalweg.train.pretrain_loop import PretrainWorkplace
     from thalweg.train.sizes import Sizes
     from thalweg.train.token_files import CorpusTokens
@@ -85,10 +86,11 @@ class Pretrain(BaseModel):
     _tokens: CorpusTokens | None = PrivateAttr(None)
     _work: PretrainWorkplace | None = PrivateAttr(None)
     _sizes: Sizes | None = PrivateAttr(None)
+    _footprint: Footprint | None = PrivateAttr(None)
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        kept = {"_folder": self._folder, "_tokens": None, "_work": None, "_sizes": None}
+        kept = {"_folder": self._folder, "_tokens": None, "_work": None, "_sizes": None, "_footprint": None}
         return state | {"__pydantic_private__": kept}
 
     @property
@@ -187,6 +189,21 @@ class Pretrain(BaseModel):
     def fixed_at_start(self, names: Iterable[str]) -> Mapping[str, str]:
         """See `Trainer.fixed_at_start`."""
         return PretrainHyperparameters.fixed_at_start(names)
+
+    def memory_bytes(self, hyperparameters: Hyperparameters) -> int | None:
+        """Weights, gradients, moments, activations and logits; see `thalweg.train.memory`."""
+        from thalweg.train.memory import predict_memory
+
+        batch_size = PretrainHyperparameters.parse(hyperparameters).batch_size
+        return predict_memory(
+            self._count(),
+            rows=min(batch_size, self.micro_batch),
+            length=self.model.context,
+            is_accumulated=batch_size > self.micro_batch,
+            copies=2 if self.compile else 1,
+            bf16=self._precision().bf16,
+            dropout=False,
+        )
 
     def setup(self) -> None:
         """Map the tokens, and make ready what runs share in this process."""
@@ -376,6 +393,14 @@ class Pretrain(BaseModel):
 
             self._sizes = measure(skeleton(self._config()))
         return self._sizes
+
+    def _count(self) -> Footprint:
+        if self._footprint is None:
+            from thalweg.train.llama import skeleton
+            from thalweg.train.memory import footprint
+
+            self._footprint = footprint(skeleton(self._config()), is_causal=True)
+        return self._footprint
 
     def _precision(self) -> Precision:
         import torch
