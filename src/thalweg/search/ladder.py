@@ -3,21 +3,24 @@
 Directly, a run is trained to a rung and evaluated there, in the middle of its learning-rate schedule. Over a **trunk**,
 the run itself holds its rate, and a fork of it, a branch, decays and is evaluated: as honest as a whole run of that
 budget. The trunk goes on from its undecayed checkpoint, so that the next rung costs what lies between, and a branch.
+The third way, shortened schedules, is in `shortened.py`.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from thalweg.budget import Left
 from thalweg.errors import ConfigError
 from thalweg.search.strategy import Branch, Problem, is_active, sorted_roots, start
 from thalweg.space import Hyperparameters
-from thalweg.tree import Action, Continue, Fork, Metric, Run, Start, Tree
+from thalweg.tree import Action, Continue, Fork, Metric, Report, Run, Start, Status, Tree, final_loss
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,32 @@ class Standing:
     """Whether a worker has it or its branch, or either waits for one."""
     due: Fork | None = None
     """The branch that it waits for."""
+    unscored: bool = False
+    """It stands at a rung whose evaluation lacks the study's metric: there is nothing to rank it by."""
+    whole: Hyperparameters | None = None
+    """Where `run` has a shortened schedule: the hyperparameters of the whole run."""
+    newest: Run | None = None
+    """With shortened schedules: the root that was begun last for these hyperparameters; `run` is the first."""
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Of the whole run: what a sampler learns from."""
+        return self.run.hyperparameters if self.whole is None else self.whole
+
+    @property
+    def status(self) -> Status:
+        """Of the run that stands for it now."""
+        return (self.newest or self.run).status
+
+    @property
+    def given_up(self) -> bool:
+        """Failed or stopped: not ranked any more."""
+        return self.status in ("failed", "stopped")
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was trained to the horizon of the whole run."""
+        return self.status == "finished" and self.next_position is None
 
     @property
     def rung(self) -> int:
@@ -46,9 +75,13 @@ class Standing:
         return loss
 
     def waits_at(self, rung: int) -> bool:
-        """Whether it is paused with a finite loss at this rung, and may go on."""
-        paused = self.run.status == "paused" and self.next_position is not None and not self.active
-        return paused and self.rung == rung and math.isfinite(self.loss(rung))
+        """Whether it rests with a finite loss at this rung, and may go on."""
+        return self.may_go_on and not self.unscored and self.rung == rung and math.isfinite(self.loss(rung))
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether it rests short of its horizon."""
+        return self.status in ("paused", "finished") and self.next_position is not None and not self.active
 
 
 def by_loss(standings: Iterable[Standing], rung: int) -> list[Standing]:
@@ -74,14 +107,32 @@ class Direct:
         self._shares = shares
         self._name = name
 
+    @property
+    def num_rungs(self) -> int:
+        """The horizon included."""
+        return len(self._shares)
+
     def share(self, eta: int) -> float:
         """How much of a whole run a root gets on average, where one in `eta` takes each further step."""
-        steps = zip(self._shares, (0.0, *self._shares), strict=False)
-        return float(sum((end - begin) * eta**-k for k, (end, begin) in enumerate(steps)))
+        counts = [float(eta**-k) for k in range(self.num_rungs)]
+        return self.work(counts) / self.num_roots(counts)
 
-    def begin(self, hyperparameters: Hyperparameters) -> Start:
-        """A new root, on its way to the first rung."""
-        first = _positions(self._problem.horizon(hyperparameters), self._shares)[0]
+    def work(self, counts: Sequence[float], first: int = 0) -> float:
+        """What it takes to bring so many runs to the rung `first` and to each after it, in whole runs."""
+        ends = self._shares[first:]
+        steps = zip(ends, (0.0, *ends), strict=False)
+        return float(sum((end - begin) * count for (end, begin), count in zip(steps, counts, strict=True)))
+
+    def num_roots(self, counts: Sequence[float]) -> float:
+        """How many roots that takes."""
+        return counts[0]
+
+    def check(self, points: Iterable[Hyperparameters]) -> None:
+        """Refuse a space in which some run cannot be compared at the rungs: none, here."""
+
+    def begin(self, hyperparameters: Hyperparameters, rung: int = 0) -> Start:
+        """A new root, on its way to its first rung."""
+        first = positions(self._problem.horizon(hyperparameters), self._shares)[rung]
         return start(self._problem, hyperparameters, first, self._name)
 
     def standings(self, tree: Tree) -> list[Standing]:
@@ -93,30 +144,36 @@ class Direct:
         assert standing.next_position is not None
         return Continue(standing.run.id, standing.next_position, self._name)
 
+    def finish(self, standing: Standing) -> Action:
+        """The next step of the one run that is brought to its horizon at the end."""
+        return self.advance(standing)
+
+    def affordable(self, actions: Sequence[Action], left: Left, *, reserve: bool) -> list[Action]:
+        """Those for which there is room beside a last run to its horizon (`reserve`). The loop sees to that by itself
+        where runs are continued, so all of them."""
+        return list(actions)
+
     def _standing(self, run: Run) -> Standing:
-        rungs = _positions(run.horizon, self._shares)
+        rungs = positions(run.horizon, self._shares)
         next_position = next((position for position in rungs if position > run.position), None)
         if run.status == "diverged":
             return Standing(run, (math.inf,) * len(rungs), next_position, active=False)
-        losses: list[float | None] = []
-        for k, position in enumerate(rungs):
-            report = run.report_at(position)
-            is_last = k == len(rungs) - 1
-            if report is None or (not is_last and report.position >= rungs[k + 1]):
-                losses.append(None)
-            else:
-                losses.append(_loss(report.metrics, self._problem.metric))
-        return Standing(run, tuple(losses), next_position, active=is_active(run))
+        losses = _losses(run, rungs, self._problem.metric)
+        reached = bisect.bisect_right(rungs, run.position) - 1
+        unscored = reached >= 0 and losses[reached] is None
+        return Standing(run, losses, next_position, is_active(run), unscored=unscored)
 
 
 class Trunk(Direct):
     """Runs hold their learning rate; at each rung but the last a branch decays and is evaluated."""
 
-    def share(self, eta: int) -> float:
+    def work(self, counts: Sequence[float], first: int = 0) -> float:
         """As for `Direct`, with each branch's decay trained besides."""
         tail = 1.0 - self._a_branch_share()
-        parts = zip(self._shares, (0.0, *self._shares), strict=False)
-        return float(sum((end - (1 - tail) * begin) * eta**-k for k, (end, begin) in enumerate(parts)))
+        ends = self._shares[first:]
+        steps = zip(ends, (0.0, *ends), strict=False)
+        parts = zip(steps, counts, strict=True)
+        return float(sum((end - (1 - tail) * begin) * count for (end, begin), count in parts))
 
     def check(self, points: Iterable[Hyperparameters]) -> None:
         """Refuse a space in which some run has no trunk, or a rung too low to branch for.
@@ -125,12 +182,15 @@ class Trunk(Direct):
             ConfigError: naming the hyperparameters and what would work.
         """
         for point in points:
-            for budget in _positions(self._problem.horizon(point), self._shares)[:-1]:
+            for budget in positions(self._problem.horizon(point), self._shares)[:-1]:
                 self._branch(point, budget)
 
-    def begin(self, hyperparameters: Hyperparameters) -> Start:
-        first = _positions(self._problem.horizon(hyperparameters), self._shares)[0]
-        return start(self._problem, hyperparameters, self._branch(hyperparameters, first).at, self._name)
+    def begin(self, hyperparameters: Hyperparameters, rung: int = 0) -> Start:
+        """A new root, on its way to where the branch of its first rung begins."""
+        horizon = self._problem.horizon(hyperparameters)
+        first = positions(horizon, self._shares)[rung]
+        until = first if rung == self.num_rungs - 1 else self._branch(hyperparameters, first).at
+        return start(self._problem, hyperparameters, until, self._name)
 
     def standings(self, tree: Tree) -> list[Standing]:
         children: dict[str, list[Run]] = {}
@@ -140,28 +200,28 @@ class Trunk(Direct):
         return [self._over(run, children.get(run.id, [])) for run in sorted_roots(tree)]
 
     def _over(self, run: Run, children: Sequence[Run]) -> Standing:
-        *budgets, horizon = _positions(run.horizon, self._shares)
+        *budgets, horizon = positions(run.horizon, self._shares)
         metric = self._problem.metric
         if run.status == "diverged":
             return Standing(run, (math.inf,) * len(self._shares), None, active=False)
-        report = run.report_at(horizon)
-        at_horizon = None if report is None else _loss(report.metrics, metric)
-        losses: list[float | None] = [*[None for _ in budgets], at_horizon]
+        losses: list[float | None] = [*[None for _ in budgets], *_losses(run, (horizon,), metric)]
+        unscored = False
         active = is_active(run)
         for k, budget in enumerate(budgets):
             branch = self._branch(run.hyperparameters, budget)
             child = next((child for child in children if _is_branch(child, run, branch, budget)), None)
             if child is not None:
-                losses[k] = _final(child, metric)
+                losses[k] = final_loss(child, metric)
                 active |= is_active(child)
+                unscored = losses[k] is None and child.status == "finished"
                 if child.status in ("failed", "stopped"):  # nothing to rank it by: it is not taken further
                     return Standing(run, tuple(losses), None, active)
             elif run.position < branch.at:
-                return Standing(run, tuple(losses), branch.at, active)
+                return Standing(run, tuple(losses), branch.at, active, unscored=unscored)
             elif run.position == branch.at and run.status == "paused":
                 due = Fork(run.id, branch.at, branch.changes, budget, self._name)
                 return Standing(run, tuple(losses), None, active, due)
-        return Standing(run, tuple(losses), horizon if run.position < horizon else None, active)
+        return Standing(run, tuple(losses), horizon if run.position < horizon else None, active, unscored=unscored)
 
     def _branch(self, hyperparameters: Hyperparameters, budget: int) -> Branch:
         branch = self._problem.branch(hyperparameters, budget)
@@ -179,13 +239,13 @@ class Trunk(Direct):
 
     def _a_branch_share(self) -> float:
         point = self._problem.space.sample(np.random.default_rng(0))
-        budget = _positions(self._problem.horizon(point), self._shares)[0]
+        budget = positions(self._problem.horizon(point), self._shares)[0]
         return self._branch(point, budget).at / budget
 
 
 @functools.lru_cache(maxsize=1024)
-def _positions(horizon: int, shares: tuple[float, ...]) -> tuple[int, ...]:
-    """Positions of the rungs. A very short horizon may have several at one position."""
+def positions(horizon: int, shares: tuple[float, ...]) -> tuple[int, ...]:
+    """Positions of the rungs of a run. A very short horizon may have several at one position."""
     return tuple(max(1, round(horizon * share)) for share in shares)
 
 
@@ -194,15 +254,22 @@ def _is_branch(child: Run, run: Run, branch: Branch, budget: int) -> bool:
     return same_place and child.hyperparameters == {**run.hyperparameters, **branch.changes}
 
 
-def _loss(metrics: Mapping[str, float], metric: Metric) -> float | None:
-    value = metrics.get(metric.name)
-    return None if value is None else metric.loss(value)
+def _losses(run: Run, rungs: Sequence[int], metric: Metric) -> tuple[float | None, ...]:
+    """At each rung, the first evaluation at or after it and before the next one that has the metric."""
+    losses: list[float | None] = []
+    for k, position in enumerate(rungs):
+        end = rungs[k + 1] if k + 1 < len(rungs) else math.inf
+        loss = None
+        for i in range(bisect.bisect_left(run.reports, position, key=_position), len(run.reports)):
+            report = run.reports[i]
+            if report.position >= end:
+                break
+            if metric.name in report.metrics:
+                loss = metric.loss(report.metrics[metric.name])
+                break
+        losses.append(loss)
+    return tuple(losses)
 
 
-def _final(branch: Run | None, metric: Metric) -> float | None:
-    """What a branch reached at its end."""
-    if branch is None:
-        return None
-    if branch.status == "diverged":
-        return math.inf
-    return _loss(branch.reports[-1].metrics, metric) if branch.status == "finished" and branch.reports else None
+def _position(report: Report) -> int:
+    return report.position
