@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from thalweg.errors import ConfigError, StoreError
-from thalweg.track.store import Store
+from thalweg.track.study_store import StudyStore
 from thalweg.tree import Ask, Continue, Fork, Pause, Restart, Run, Stop, Unpause
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _carry_out(loop: Loop, ask: Ask) -> None:
             loop.apply(ask)
 
 
-def restart(store: Store, run_id: str, at: int) -> Run:
+def restart(store: StudyStore, run_id: str, at: int) -> Run:
     """Rewind a run to a position of its own, from which the study's loop goes on with it.
 
     What it did past the position is hidden by a cut, and nothing is deleted. What that cost stays in the ledger.
@@ -62,7 +62,7 @@ def restart(store: Store, run_id: str, at: int) -> Run:
     return store.update_run(run_id, status="interrupted", position=at, until=until)
 
 
-def restart_points(store: Store, run: Run) -> list[int]:
+def restart_points(store: StudyStore, run: Run) -> list[int]:
     """The positions that a run can be restarted from, rising: where it began, and its own checkpoints."""
     return sorted({run.fork_position, *(record.position for record in store.checkpoints(run.id))})
 

@@ -21,8 +21,7 @@ from thalweg.errors import ConfigError, ThalwegError
 from thalweg.execute.executor import Done, Event, Executor, Lost, Progress, Ready, Task
 from thalweg.plan.forecast import Speed, average_cost, average_horizon, price, prices, reduced, room_for
 from thalweg.search.strategy import Strategy
-from thalweg.track.session import Session
-from thalweg.track.store import Store
+from thalweg.track.study_store import StudySession, StudyStore
 from thalweg.tree import Action, Continue, Fork, Run, Start, Stop, Tree
 from thalweg.worker import drop_checkpoint, fork_point
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 0.25
 """How long the loop waits for news at a time."""
 TICK_SECONDS = 2.0
-"""How often it looks for requests and at the clock."""
 STOP_SECONDS = 4.0
 """How long workers get to write their checkpoints when the study is interrupted."""
 MAX_LOSSES = 3
@@ -59,13 +57,17 @@ class Loop:
 
     study: Study
     strategy: Strategy
-    store: Store
-    session: Session
+    store: StudyStore
+    session: StudySession
     executor: Executor
     watch: Watch
     tree: Tree = field(default_factory=Tree)
     speed: Speed = field(default_factory=Speed)
     interrupted: bool = False
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, from anywhere on; a simulation's are virtual."""
+    tick_seconds: float = TICK_SECONDS
+    """How often it looks for requests and at the clock."""
 
     def __post_init__(self) -> None:
         self.tree = self.store.read_tree(self.study.name)
@@ -77,7 +79,7 @@ class Loop:
         self._failures: list[str] = []
         self._probed: float | None = None
         self._average: tuple[Cost, float] | None = None
-        self._clock = time.monotonic()
+        self._ticked = self.clock()
 
     def run(self) -> None:
         """Search until the strategy has nothing more to do, the budget is used up, or somebody interrupts.
@@ -91,6 +93,7 @@ class Loop:
             self._take_requests()
             while self._step():
                 pass
+            self._tick()
             if not self.interrupted and self.study.hold_back:
                 self._test()
             if self.interrupted:
@@ -108,7 +111,7 @@ class Loop:
         """One turn; whether there should be another."""
         if self.interrupted:
             return False
-        if time.monotonic() - self._clock >= TICK_SECONDS:
+        if self.clock() - self._ticked >= self.tick_seconds:
             self._tick()
             self._take_requests()
         self._wait_while_paused()
@@ -228,7 +231,7 @@ class Loop:
             paused = True
             time.sleep(WAIT_SECONDS)
             self._take_requests()
-            self._clock = time.monotonic()
+            self._ticked = self.clock()
 
     def is_training(self, run_id: str) -> bool:
         """Whether a worker has a run now."""
@@ -344,8 +347,8 @@ class Loop:
             self.executor.stop(run_id)
         if message:
             self._show(message)
-        deadline = time.monotonic() + STOP_SECONDS
-        while self._running and time.monotonic() < deadline:
+        deadline = self.clock() + STOP_SECONDS
+        while self._running and self.clock() < deadline:
             self._wait()
         for run_id in self._running:
             if self.tree[run_id].status == "running":  # and not finished and being tested
@@ -354,9 +357,9 @@ class Loop:
         self._tick()
 
     def _tick(self) -> None:
-        now = time.monotonic()
-        self.session.add_wall_seconds(now - self._clock)
-        self._clock = now
+        now = self.clock()
+        self.session.add_wall_seconds(now - self._ticked)
+        self._ticked = now
         self.ledger = self.store.read_ledger(self.study.name)
 
     def _show(self, message: str | None = None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from thalweg.budget import Cost, SpendKind
 from thalweg.errors import CheckpointError, ConfigError, RunInterrupted
@@ -21,6 +21,7 @@ from thalweg.execute.executor import Control, Task
 from thalweg.space import Hyperparameters
 from thalweg.track.records import CheckpointRecord
 from thalweg.track.store import Store
+from thalweg.track.study_store import StudyStore
 from thalweg.track.writer import RunWriter
 from thalweg.train import checkpoint
 from thalweg.trainer import Diverged, State, Trainer
@@ -66,21 +67,11 @@ class StudyWorker:
             writer.finish(status, position, error)
 
     def _train(self, run: Run, writer: RunWriter, control: Control) -> tuple[Status, int, str | None]:
-        active = None
         try:
             active = self._activate(run, writer, control)
-            self.trainer.train([active])
-            active.require_report(self.metric)
-        except RunInterrupted:
-            assert active is not None
-            return "interrupted", active.saved_position, None
-        except Diverged as diverged:
-            return "diverged", active.position if active else run.position, str(diverged)
         except Exception:
-            return "failed", active.position if active else run.position, traceback.format_exc()
-        arrived = active.position >= min(run.until, run.horizon)
-        finished = active.position >= run.horizon or not arrived  # a function may end of its own accord
-        return "finished" if finished else "paused", active.position, None
+            return "failed", run.position, traceback.format_exc()
+        return carry_on(self.trainer, run, active, self.metric)
 
     def _test(self, run: Run, writer: RunWriter, control: Control) -> None:
         active = self._activate(run, writer, control)
@@ -88,17 +79,18 @@ class StudyWorker:
         with suppress(RunInterrupted):
             self._store.record_test(run.id, active.start, self.trainer.test(active))
 
-    def _activate(self, run: Run, writer: RunWriter, control: Control) -> _ActiveRun:
-        start, state = self._newest_state(run)
-        saver = _Saver(
+    def _activate(self, run: Run, writer: RunWriter, control: Control) -> WorkerRun:
+        saver = _FolderSaver(
             self._store,
+            writer,
             run,
             self.checkpoint_folder / run.id,
             self.checkpoint_seconds,
             keep_all=self.keep_checkpoints == "all",
             stable_end=self.trainer.stable_end(run.hyperparameters),
         )
-        return _ActiveRun(run, start, state, writer, control, saver)
+        last_position = self._store.last_position(run.id)
+        return WorkerRun(run, self._newest_state(run), last_position, writer, control, saver)
 
     def _newest_state(self, run: Run) -> tuple[int, State | None]:
         """The newest checkpoint of the run that is whole; else the parent's at the fork point; else from scratch."""
@@ -115,7 +107,51 @@ class StudyWorker:
         return record.position, checkpoint.read(Path(record.folder), record.digest)
 
 
-def fork_points(store: Store, run_id: str) -> dict[int, CheckpointRecord]:
+class Recorder(Protocol):
+    """What a run in a worker's hands writes into: the store's `RunWriter`, or what stands for it."""
+
+    def log(self, position: int, metrics: Mapping[str, float], /) -> None: ...
+
+    def report(self, position: int, metrics: Mapping[str, float], /) -> None: ...
+
+    def spend(self, kind: SpendKind, cost: Cost, /) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class Saver(Protocol):
+    """What keeps a run's checkpoints."""
+
+    def due(self) -> bool:
+        """Whether another one is worth its cost."""
+        ...
+
+    def save(self, position: int, state: State) -> float:
+        """Write one. Returns the seconds that it took."""
+        ...
+
+
+def carry_on(trainer: Trainer, run: Run, active: WorkerRun, metric: str) -> tuple[Status, int, str | None]:
+    """Train a run to its `until`.
+
+    Returns:
+        What became of it, the position reached, and the error where there was one.
+    """
+    try:
+        trainer.train([active])
+        active.require_report(metric)
+    except RunInterrupted:
+        return "interrupted", active.saved_position, None
+    except Diverged as diverged:
+        return "diverged", active.position, str(diverged)
+    except Exception:
+        return "failed", active.position, traceback.format_exc()
+    arrived = active.position >= min(run.until, run.horizon)
+    finished = active.position >= run.horizon or not arrived  # a function may end of its own accord
+    return "finished" if finished else "paused", active.position, None
+
+
+def fork_points(store: StudyStore, run_id: str) -> dict[int, CheckpointRecord]:
     """The checkpoints of a run and of the ancestors that it was itself forked from, by position."""
     found: dict[int, CheckpointRecord] = {}
     run: Run | None = store.read_run(run_id)
@@ -129,7 +165,7 @@ def fork_points(store: Store, run_id: str) -> dict[int, CheckpointRecord]:
     return found
 
 
-def fork_point(store: Store, parent: str, position: int) -> CheckpointRecord:
+def fork_point(store: StudyStore, parent: str, position: int) -> CheckpointRecord:
     """The checkpoint of a run, or of the ancestor that it was itself forked from, at exactly this position.
 
     Raises:
@@ -143,12 +179,28 @@ def fork_point(store: Store, parent: str, position: int) -> CheckpointRecord:
     return found[position]
 
 
-class _ActiveRun:
-    """`ActiveRun` as a worker fills it in."""
+class WorkerRun:
+    """`ActiveRun` as a worker fills it in.
+
+    Args:
+        run: as the store has it.
+        checkpoint: the position that it goes on from, and the state there; (0, None) from scratch.
+        last_position: the highest that it has logged at.
+        writer: what records it.
+        control: what says when to stop.
+        saver: what keeps its checkpoints.
+    """
 
     def __init__(
-        self, run: Run, start: int, state: State | None, writer: RunWriter, control: Control, saver: _Saver
+        self,
+        run: Run,
+        checkpoint: tuple[int, State | None],
+        last_position: int,
+        writer: Recorder,
+        control: Control,
+        saver: Saver,
     ) -> None:
+        start, state = checkpoint
         self.id = run.id
         self.hyperparameters: Hyperparameters = run.hyperparameters
         self.seed = run.seed
@@ -161,7 +213,7 @@ class _ActiveRun:
         self._writer = writer
         self._control = control
         self._saver = saver
-        self._trained_before = max(saver.store.last_position(run.id), start)
+        self._trained_before = max(last_position, start)
         self._stepped = False
         # The position of each metric's last report.
         self._reported = {name: report.position for report in run.reports for name in report.metrics}
@@ -186,7 +238,7 @@ class _ActiveRun:
 
     def save(self, position: int, state: State) -> None:
         self._writer.flush()
-        seconds = self._saver.save(position, state, self._writer)
+        seconds = self._saver.save(position, state)
         self.position = self.saved_position = position
         self._writer.spend("checkpoint", Cost(seconds=seconds, device_seconds=seconds))
 
@@ -221,10 +273,11 @@ class _ActiveRun:
 
 
 @dataclass
-class _Saver:
+class _FolderSaver:
     """Writes one run's checkpoints and lets go of those that nothing needs any more."""
 
     store: Store
+    writer: RunWriter
     run: Run
     folder: Path
     every_seconds: float
@@ -236,12 +289,12 @@ class _Saver:
     def due(self) -> bool:
         return time.monotonic() - self.saved_at >= self.every_seconds
 
-    def save(self, position: int, state: State, writer: RunWriter) -> float:
-        """Returns the seconds that it took."""
+    def save(self, position: int, state: State) -> float:
+        """See `Saver.save`."""
         started = time.perf_counter()
         folder = self.folder / str(position)
         digest, num_bytes = checkpoint.write(folder, state)
-        writer.checkpoint(position, str(folder), digest, num_bytes)
+        self.writer.checkpoint(position, str(folder), digest, num_bytes)
         if not self.keep_all:
             for record in self.store.checkpoints(self.run.id)[:-KEEP_CHECKPOINTS]:
                 if record.position != self.stable_end:
@@ -250,7 +303,7 @@ class _Saver:
         return time.perf_counter() - started
 
 
-def drop_checkpoint(store: Store, run_id: str, record: CheckpointRecord) -> None:
+def drop_checkpoint(store: StudyStore, run_id: str, record: CheckpointRecord) -> None:
     """Remove a checkpoint, unless a fork begins there."""
     if store.drop_checkpoint(run_id, record.position):
         shutil.rmtree(record.folder, ignore_errors=True)
