@@ -108,6 +108,18 @@ class Space:
         """Whether a dimension exists, given what was chosen for those before it."""
         return all(parent in chosen and same(chosen[parent], v) for parent, v in self.dimensions[name].when.items())
 
+    def holds(self, point: Hyperparameters) -> bool:
+        """Whether each dimension that exists has a value of its own in a point, whatever else the point has."""
+        return all(
+            name in point and dimension.contains(point[name])
+            for name, dimension in self.dimensions.items()
+            if self.is_active(name, point)
+        )
+
+    @property
+    def has_priors(self) -> bool:
+        return any(dimension.prior is not None for dimension in self.dimensions.values())
+
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
         """A random point, drawn from the priors where there are some."""
         chosen: dict[str, Value] = {}

@@ -3,6 +3,11 @@
 Optuna keeps a study's trials in a storage. Here the storage is a view: the trials are the observations themselves, an
 ask writes its own trial into the view, and the next ask begins with a view without it. A sampler is made anew for each
 ask, with a seed of its own. So nothing that happened in this process matters, only what was observed.
+
+**Priors.** A range with a prior is given to Optuna by its prior coordinate, a real number in [0, 1]
+(`thalweg.dimensions`), so that the model sees the part where the prior expects the best value enlarged, and draws
+from it as often; where the observations say otherwise, they decide. A choice has no coordinate: its prior's option is
+taken instead of the model's with the probability of the prior's confidence, times 4 / n after n observations.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from thalweg.search.startup import in_startup, startup_point
+from thalweg.search.startup import believed_option, in_startup, new_point, startup_point
 from thalweg.search.strategy import Observation, Problem
 from thalweg.space import Choice, Dimension, Float, Hyperparameters, Integer, Space, Value
 
@@ -32,7 +37,8 @@ MakeSampler = Callable[[int, Space], BaseSampler]
 
 _STUDY_NAME = "thalweg"
 _NEVER = datetime(2000, 1, 1)  # Optuna wants a date; no sampler looks at it.
-_NUM_RETRIES = 16
+_NUM_ASKS = 4
+"""Times that a model is asked for a feasible point before it is drawn."""
 
 
 def tpe_sampler(seed: int, space: Space) -> BaseSampler:
@@ -55,7 +61,8 @@ class Model:
 
     Observations and pending runs that lie outside the space (a baseline, a run started by hand) are left out: the
     model has no place for them. A point that was observed or is pending is not proposed again while a few random draws
-    find one that is new: runs are deterministic, so a repetition would teach nothing.
+    find one that is new: runs are deterministic, so a repetition would teach nothing. Where four proposals of the model
+    do not keep the study's constraints, a feasible point is drawn.
 
     Args:
         problem: what is searched.
@@ -76,7 +83,7 @@ class Model:
         self._trials: list[FrozenTrial] = []
         # The first ask makes Optuna import half of itself. Now, rather than when a worker waits for its next run.
         points = [problem.space.sample(problem.rng(index)) for index in range(2)]
-        self._ask([self._trial(n, point, float(n)) for n, point in enumerate(points)], 0, number=2)
+        self._ask([self._trial(n, point, float(n)) for n, point in enumerate(points)], problem.rng(0), number=2)
 
     def propose(
         self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int
@@ -89,20 +96,24 @@ class Model:
         else:
             waiting = enumerate(pending, len(observations))
             trials = self._chosen(trials) + [
-                self._trial(n, point, None) for n, point in waiting if self._lies_in_space(point)
+                self._trial(n, point, None) for n, point in waiting if self._problem.space.holds(point)
             ]
-            proposal = self._ask(trials, index, number=len(observations) + len(pending))
+            proposal = self._feasible(trials, index, number=len(observations) + len(pending))
         known = [*(seen.hyperparameters for seen in observations), *pending]
-        retries = self._problem.rng(index).spawn(1)[0]
-        for _ in range(_NUM_RETRIES):
-            if proposal not in known:
-                break
-            proposal = self._problem.space.sample(retries)
-        return proposal
+        return new_point(self._problem, proposal, known, index)
 
-    def _ask(self, trials: list[FrozenTrial], index: int, *, number: int) -> Hyperparameters:
+    def _feasible(self, trials: list[FrozenTrial], index: int, *, number: int) -> Hyperparameters:
+        rng = self._problem.rng(index)
+        for _ in range(_NUM_ASKS):
+            proposal = self._ask(trials, rng, number=number)
+            if self._problem.is_feasible(proposal):
+                return proposal
+        return self._problem.sample(rng)
+
+    def _ask(self, trials: list[FrozenTrial], rng: np.random.Generator, *, number: int) -> Hyperparameters:
         space = self._problem.space
-        seed = int(self._problem.rng(index).integers(2**32))
+        num_results = sum(trial.state is TrialState.COMPLETE for trial in trials)
+        seed, beliefs = int(rng.integers(2**32)), rng.spawn(1)[0]
         with _quiet():
             view = _View(trials, next_number=number)
             study = optuna.Study(_STUDY_NAME, view, sampler=self._make_sampler(seed, space))
@@ -111,6 +122,8 @@ class Model:
             for name in space.ordered:
                 if space.is_active(name, chosen):
                     chosen[name] = self._suggest(trial, name)
+                    if (believed := believed_option(space.dimensions[name], num_results, beliefs)) is not None:
+                        chosen[name] = believed
         return space.complete(chosen)
 
     def _observed(self, observations: Sequence[Observation]) -> list[FrozenTrial]:
@@ -122,7 +135,7 @@ class Model:
         while self._trials and self._trials[-1].number >= same:
             del self._trials[-1]
         for number, seen in enumerate(observations[same:], same):
-            if self._lies_in_space(seen.hyperparameters):
+            if self._problem.space.holds(seen.hyperparameters):
                 self._trials.append(self._trial(number, seen.hyperparameters, seen.loss))
         self._seen = list(observations)
         return self._trials
@@ -140,20 +153,14 @@ class Model:
     def _suggest(self, trial: optuna.Trial, name: str) -> Value:
         dimension = self._problem.space.dimensions[name]
         match dimension:
+            case Float() | Integer() if dimension.prior is not None:
+                return dimension.from_prior(trial.suggest_float(name, 0.0, 1.0))
             case Choice():
                 return dimension.options[trial.suggest_categorical(name, range(len(dimension.options)))]
             case Integer():
                 return int(trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log))
             case Float():
                 return float(trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log))
-
-    def _lies_in_space(self, point: Hyperparameters) -> bool:
-        space = self._problem.space
-        return all(
-            name in point and dimension.contains(point[name])
-            for name, dimension in space.dimensions.items()
-            if space.is_active(name, point)
-        )
 
     def _trial(self, number: int, point: Hyperparameters, loss: float | None) -> FrozenTrial:
         space = self._problem.space
@@ -240,6 +247,8 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
         case Choice():
             # By place in the list: Optuna cannot tell True from 1, nor 1 from 1.0.
             return CategoricalDistribution(range(len(dimension.options)))
+        case Float() | Integer() if dimension.prior is not None:
+            return FloatDistribution(0.0, 1.0)
         case Integer():
             return IntDistribution(dimension.low, dimension.high, log=dimension.log)
         case Float():
@@ -249,6 +258,8 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 def _to_optuna(dimension: Dimension, value: Value) -> float:
     if isinstance(dimension, Choice):
         return next(i for i, option in enumerate(dimension.options) if type(option) is type(value) and option == value)
+    if dimension.prior is not None:
+        return dimension.to_prior(value)
     assert isinstance(value, int | float)
     return float(value) if isinstance(dimension, Float) else value
 

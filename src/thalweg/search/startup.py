@@ -1,15 +1,19 @@
-"""The first points of a search that learns: there is nothing to learn from yet."""
+"""The first points of a search that learns, and what it does where its model has no answer: draws and priors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from thalweg.search.strategy import Observation, Problem
-from thalweg.space import Hyperparameters, Value
+from thalweg.space import PRIOR_WEIGHT, Choice, Dimension, Hyperparameters, Value
 
 NUM_STARTUP = 4
 """Roots drawn at random before a model takes over. Few, because 6 to 20 runs is the normal size of a study here."""
+
+_NUM_RETRIES = 16
 
 
 def in_startup(observations: Sequence[Observation], index: int) -> bool:
@@ -28,17 +32,44 @@ def in_startup(observations: Sequence[Observation], index: int) -> bool:
 
 
 def startup_point(problem: Problem, index: int) -> Hyperparameters:
-    """The point of the priors first, if there are any, then draws from them.
+    """The point of the priors first, if there are any and it is feasible, then draws from them.
 
     Dimensions without a prior are drawn at random in the first point too.
     """
     space, rng = problem.space, problem.rng(index)
     if index > 0:
-        return space.sample(rng)
+        return problem.sample(rng)
     chosen: dict[str, Value] = {}
     for name in space.ordered:
         dimension = space.dimensions[name]
         if space.is_active(name, chosen):
             drawn = dimension.sample(rng)
             chosen[name] = drawn if dimension.prior is None else dimension.prior
-    return space.complete(chosen)
+    point = space.complete(chosen)
+    return point if problem.is_feasible(point) else problem.sample(rng)
+
+
+def new_point(
+    problem: Problem, proposal: Hyperparameters, known: Sequence[Hyperparameters], index: int
+) -> Hyperparameters:
+    """The proposal, or a drawn point where it is known already, while a few draws find one that is not."""
+    retries = problem.rng(index).spawn(1)[0]
+    for _ in range(_NUM_RETRIES):
+        if proposal not in known:
+            break
+        proposal = problem.sample(retries)
+    return proposal
+
+
+def believed_option(dimension: Dimension, num_results: int, rng: np.random.Generator) -> Value | None:
+    """The option of a choice's prior where it is to be taken whatever a model says, else None.
+
+    Its probability is that of the prior's confidence while the search begins, and falls with the number of results:
+    what was measured takes over from what was believed.
+
+    Source: the decay is that of Hvarfner et al. 2022 (piBO), arXiv:2204.11051.
+    """
+    if not isinstance(dimension, Choice) or dimension.prior is None:
+        return None
+    weight = PRIOR_WEIGHT[dimension.confidence] * NUM_STARTUP / max(num_results, NUM_STARTUP)
+    return dimension.prior if rng.random() < weight else None

@@ -10,7 +10,9 @@ def tpe(problem: Problem) -> Sampler:
     """TPE by Optuna, multivariate; a conditional space is split into groups that exist together.
 
     Pending runs count among the rest ("constant liar"), so that workers do not all try the same place. Diverged runs
-    count as the worst. Priors shape the start-up points only (`startup.py`).
+    count as the worst. Ranges with a prior are modelled in its coordinate: the density of good points then begins as
+    the prior's, and each result pulls it to where it was good. An option with a prior is taken outright less and less
+    often (`optuna_bridge.py`).
 
     Source: Bergstra et al. 2011, "Algorithms for hyper-parameter optimization"; Watanabe 2023, arXiv:2304.11127.
     """
