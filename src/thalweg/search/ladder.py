@@ -153,6 +153,10 @@ class Direct:
         where runs are continued, so all of them."""
         return list(actions)
 
+    def whole(self, action: Action) -> Action:
+        """An action that was not affordable, as one that takes its configuration to the horizon at once."""
+        return action
+
     def _standing(self, run: Run) -> Standing:
         rungs = positions(run.horizon, self._shares)
         next_position = next((position for position in rungs if position > run.position), None)
