@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +42,19 @@ class Cost:
         )
 
 
+def summed(costs: Iterable[Cost]) -> Cost:
+    """The sum of many, without an object for each step: a loop asks for it at every decision."""
+    samples = tokens = 0
+    flops = seconds = device_seconds = 0.0
+    for cost in costs:
+        samples += cost.samples
+        tokens += cost.tokens
+        flops += cost.flops
+        seconds += cost.seconds
+        device_seconds += cost.device_seconds
+    return Cost(samples=samples, tokens=tokens, flops=flops, seconds=seconds, device_seconds=device_seconds)
+
+
 @dataclass(frozen=True)
 class Ledger:
     """What a study has spent: per run and per kind, lost and evaluation work included."""
@@ -57,15 +70,15 @@ class Ledger:
 
     def of(self, run_id: str) -> Cost:
         """All that one run has spent."""
-        return sum(self.spent.get(run_id, {}).values(), Cost())
+        return summed(self.spent.get(run_id, {}).values())
 
     def by_kind(self) -> dict[SpendKind, Cost]:
         """Totals over runs, one per kind, kinds with nothing spent included."""
-        return {kind: sum((run.get(kind, Cost()) for run in self.spent.values()), Cost()) for kind in SPEND_KINDS}
+        return {kind: summed(run[kind] for run in self.spent.values() if kind in run) for kind in SPEND_KINDS}
 
     def total(self) -> Cost:
         """All that was spent. `seconds` is summed over runs; the study's own clock is `wall_seconds`."""
-        return sum((self.of(run_id) for run_id in self.spent), Cost())
+        return summed(cost for run in self.spent.values() for cost in run.values())
 
 
 _UNITS = {

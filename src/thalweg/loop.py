@@ -77,6 +77,7 @@ class Loop:
         self._positions: dict[str, tuple[int, Mapping[str, float]]] = {}
         self._losses: Counter[str] = Counter()
         self._failures: list[str] = []
+        self._let_go: set[str] = set()
         self._probed: float | None = None
         self._average: tuple[Cost, float] | None = None
         self._ticked = self.clock()
@@ -267,6 +268,7 @@ class Loop:
         if run.id in self._giving_up and run.status == "interrupted":
             run = self.store.update_run(run.id, status="stopped")
         self._giving_up.discard(run.id)
+        self._let_go.discard(run.id)
         self.tree.absorb(run)
         self.ledger = self.store.read_ledger(self.study.name)
         self.speed = Speed.measured(self.ledger, self.tree, self._probed)
@@ -310,8 +312,9 @@ class Loop:
             return
         best = self.tree.best(self.study.metric)
         for run in self.tree:
-            if run.status != "finished" or run is best or run.origin == "baseline":
+            if run.status != "finished" or run is best or run.origin == "baseline" or run.id in self._let_go:
                 continue
+            self._let_go.add(run.id)
             stable_end = self.study.trainer.stable_end(run.hyperparameters)
             for record in self.store.checkpoints(run.id):
                 if record.position != stable_end:

@@ -152,8 +152,7 @@ def simulate(
     made: Trainer
     if not hasattr(trainer, "train"):
         extra: dict[str, Any] = {} if horizon is None else {"horizon_positions": horizon}
-        function = cast("Callable[[Hyperparameters, float], Metrics]", trainer)
-        made = SimulatedTrainer.of_points(function, **extra, **({} if unit is None else {"unit": unit}))
+        made = SimulatedTrainer.of_points(trainer, **extra, **({} if unit is None else {"unit": unit}))
     elif horizon is not None or unit is not None:
         raise ConfigError("horizon and unit are for functions: this trainer knows its own")
     else:
