@@ -37,6 +37,7 @@ STRATEGIES: dict[str, str] = {
     **dict.fromkeys(SAMPLERS, "thalweg.search.full:Full"),
     "halving": "thalweg.search.halving:Halving",
     "pbt": "thalweg.search.pbt:PBT",
+    "freeze_thaw": "thalweg.search.freeze_thaw:FreezeThaw",
     "two_stage": "thalweg.search.two_stage:TwoStage",
 }
 """As above, called with the problem, a sampler where it takes one, and the strategy's name. Every sampler's name is a
