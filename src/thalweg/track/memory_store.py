@@ -166,6 +166,7 @@ class MemoryStore:
         return self._num_requests
 
     def pending_requests(self, study: str) -> list[Request]:
+        self._find_study(study)
         return [request for name, request in self._requests.values() if name == study]
 
     def answer_request(self, request_id: int, outcome: str) -> None:
