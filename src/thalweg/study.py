@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from thalweg import warm_start as earlier_studies
 from thalweg.budget import Budget, Cost, Ledger
 from thalweg.errors import ConfigError, nearest
 from thalweg.execute.local import LocalExecutor
@@ -23,6 +24,7 @@ from thalweg.report.view import StudyView, read_view
 from thalweg.search import strategy as build_strategy
 from thalweg.search.strategy import Branch, Earlier, Problem, Strategy
 from thalweg.space import Hyperparameters, Space
+from thalweg.suggested import read_space
 from thalweg.track.store import Store
 from thalweg.train.function import FunctionRun, FunctionTrainer
 from thalweg.trainer import Trainer
@@ -30,6 +32,9 @@ from thalweg.tree import Metric, Run, Tree, Unit
 from thalweg.worker import StudyWorker
 
 DEFAULT_STORE = ".thalweg/store.db"
+
+_MOST_SHOWN = 300
+"""Characters of a value in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +152,8 @@ class Study:
             "trainer": dict(self.trainer.describe()),
             "file": dict(self.file) if self.file is not None else None,
         }
+        if self.earlier:
+            config["warm_start"] = earlier_studies.to_config(self.earlier)
         normal: dict[str, Any] = json.loads(json.dumps(config))
         return normal
 
@@ -234,7 +241,7 @@ class Result:
 def tune(
     trainer: Trainer | Callable[[FunctionRun], object],
     *,
-    space: Mapping[str, Any] | Space,
+    space: Mapping[str, Any] | Space | Literal["suggested"],
     metric: str,
     budget: str | Mapping[str, float] | Budget,
     strategy: str | Mapping[str, Any] = "tpe",
@@ -242,6 +249,7 @@ def tune(
     horizon: int | Callable[[Hyperparameters], int] | None = None,
     unit: Unit | None = None,
     baseline: Hyperparameters | None = None,
+    warm_start: str | Sequence[str] = (),
     seed: int = 0,
     store: str | Path = DEFAULT_STORE,
     progress: bool = True,
@@ -254,6 +262,8 @@ def tune(
     Args:
         trainer: a `FineTune` or another trainer, or a function of your own that takes a run (see `FunctionRun`).
         space: a dimension per hyperparameter: `{"lr": thalweg.log(1e-5, 1e-2), "batch_size": thalweg.choice([8, 16])}`.
+            Or "suggested", for a `FineTune` or a `Pretrain`: what `thalweg space suggest` shows. To give some yourself:
+            `{"suggested": True, "epochs": 3}`.
         metric: what to improve, as the trainer reports it: "accuracy", or "max reward" / "min regret".
         budget: "20 min", "12 runs, 1e15 flops", or a mapping such as `{"minutes": 20}`. What is used up first ends
             the study.
@@ -262,6 +272,7 @@ def tune(
         horizon: for a function: the position at which a run is complete, or a function of the hyperparameters.
         unit: for a function: what its positions count.
         baseline: hyperparameters to compare with; trained first.
+        warm_start: names of earlier studies to learn from, of this store, or of another as "STORE:STUDY".
         seed: decides what is proposed, and seeds every run.
         store: a file, or a database URL.
         progress: show a live display.
@@ -280,15 +291,19 @@ def tune(
         if horizon is not None or unit is not None:
             raise ConfigError("horizon and unit are for functions: this trainer knows its own")
         default_name = type(trainer).__name__.lower()
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", default_name).strip("-") or "study"
+    parsed = read_space(space, trainer)  # type: ignore[arg-type]
+    goal = Metric.parse(metric)
     study = Study(
-        name=name or re.sub(r"[^A-Za-z0-9._-]+", "-", default_name).strip("-") or "study",
-        space=Space.parse(space),
-        metric=Metric.parse(metric),
+        name=name,
+        space=parsed,
+        metric=goal,
         trainer=trainer,  # type: ignore[arg-type]
         budget=Budget.parse(budget),
         strategy={"name": strategy} if isinstance(strategy, str) else dict(strategy),
         seed=seed,
         baseline=baseline,
+        earlier=earlier_studies.gather(warm_start, study=name, space=parsed, metric=goal, store=store),
         **options,
     )
     return run_study(study, store, quiet=not progress)
@@ -402,5 +417,11 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str =
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             changes += _differences(old, new, f"{path}.")
         else:
-            changes.append(f"{path}: was {json.dumps(old)}, is now {json.dumps(new)}")
+            changes.append(f"{path}: was {_short(old)}, is now {_short(new)}")
     return changes
+
+
+def _short(value: object) -> str:
+    """As JSON; what is longer than a few lines, such as an earlier study's results, is cut."""
+    text = json.dumps(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} ..."

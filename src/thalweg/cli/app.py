@@ -15,9 +15,11 @@ from thalweg.cli import (
     look,
     lr_range,
     records,
+    replay,
     schedule,
     serve,
     steer,
+    suggest,
     tune,
 )
 
@@ -58,6 +60,7 @@ app.command("lr-range")(lr_range.lr_range)
 app.command("landscape")(landscape.landscape)
 app.command("check-mup")(check_mup.check_mup)
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(suggest.app, name="space")
 app.command("stop")(steer.stop)
 app.command("fork")(steer.fork)
 app.command("restart")(steer.restart)
@@ -70,5 +73,6 @@ app.command("copy")(records.copy)
 app.command("sync")(records.sync)
 app.command("check")(records.check)
 app.command("extend")(steer.extend)
+app.command("replay")(replay.replay)
 app.command("pause")(steer.pause)
 app.command("unpause")(steer.unpause)

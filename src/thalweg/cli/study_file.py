@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -41,6 +41,8 @@ class StudyTable(_Table):
     workers: int | None = None
     checkpoint_seconds: float = 60.0
     keep_checkpoints: Literal["needed", "all"] = "needed"
+    warm_start: list[str] = []
+    """Earlier studies to learn from: `STUDY`, of the same store, or `STORE:STUDY`."""
 
 
 class FunctionTable(_Table):
@@ -73,26 +75,62 @@ class StudyFile(_Table):
     baseline: dict[str, Any] | None = None
 
 
-def read(path: Path) -> tuple[Study, str]:
+def read(path: Path, *, warm_start: Sequence[str] | None = None) -> tuple[Study, str]:
     """Read and check a study file.
 
+    Args:
+        warm_start: earlier studies to learn from, in place of the file's.
     Returns:
         The study, and where its store is.
     Raises:
         ConfigError: naming the field, the value, and what would work.
     """
+    return parse(_tables(path), folder=path.absolute().parent, default_name=path.stem, warm_start=warm_start)
+
+
+def read_trainer(path: Path) -> tuple[Trainer, Mapping[str, Any]]:
+    """The trainer of a study file that need not have anything else yet.
+
+    Returns:
+        The trainer, and what `[space]` has.
+    Raises:
+        ConfigError: there is no `[trainer]`, or it is wrong.
+    """
+    tables = _tables(path)
+    trainer, space = tables.get("trainer"), tables.get("space", {})
+    if not isinstance(trainer, dict):
+        raise ConfigError(f"{path}: trainer: is missing")
+    if not isinstance(space, dict):
+        raise ConfigError(f"{path}: space = {space!r} must be a table")
+    return _trainer(trainer, path.absolute().parent), space
+
+
+def _tables(path: Path) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
-    return parse(tables, folder=path.absolute().parent, default_name=path.stem)
 
 
-def parse(tables: Mapping[str, Any], *, folder: Path, default_name: str) -> tuple[Study, str]:
-    """Check a study file's tables. Relative paths of data and models begin at `folder`."""
+def parse(
+    tables: Mapping[str, Any],
+    *,
+    folder: Path,
+    default_name: str,
+    warm_start: Sequence[str] | None = None,
+    stored: Mapping[str, Any] | None = None,
+) -> tuple[Study, str]:
+    """Check a study file's tables. Relative paths of data and models begin at `folder`.
+
+    Args:
+        warm_start: earlier studies to learn from, in place of the file's.
+        stored: the configuration of the study where it was begun before: it keeps its space and what it learnt from.
+    """
+    from thalweg import warm_start as earlier_studies
     from thalweg.study import DEFAULT_STORE, Study
+    from thalweg.suggested import read_space
 
     try:
         file = StudyFile.model_validate(dict(tables))
@@ -101,11 +139,20 @@ def parse(tables: Mapping[str, Any], *, folder: Path, default_name: str) -> tupl
     if not isinstance(file.strategy.get("name"), str):
         raise ConfigError("strategy.name is missing; for example name = 'halving'")
     name = file.study.name or default_name
+    location = file.study.store or DEFAULT_STORE
+    trainer, metric = _trainer(file.trainer, folder), Metric.parse(file.study.metric)
+    if stored is not None:
+        space = Space.parse(stored["space"])
+        earlier = earlier_studies.from_config(stored.get("warm_start") or [])
+    else:
+        space = read_space(file.space, trainer)
+        references = file.study.warm_start if warm_start is None else warm_start
+        earlier = earlier_studies.gather(references, study=name, space=space, metric=metric, store=location)
     study = Study(
         name=name,
-        space=Space.parse(file.space),
-        metric=Metric.parse(file.study.metric),
-        trainer=_trainer(file.trainer, folder),
+        space=space,
+        metric=metric,
+        trainer=trainer,
         budget=Budget.parse(file.budget),
         strategy=file.strategy,
         seed=file.study.seed,
@@ -113,9 +160,10 @@ def parse(tables: Mapping[str, Any], *, folder: Path, default_name: str) -> tupl
         workers=file.study.workers,
         checkpoint_seconds=file.study.checkpoint_seconds,
         keep_checkpoints=file.study.keep_checkpoints,
+        earlier=earlier,
         file={"tables": dict(tables), "folder": str(folder), "name": name},
     )
-    return study, file.study.store or DEFAULT_STORE
+    return study, location
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Study:
@@ -127,7 +175,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Study:
     file = config.get("file")
     if file is None:
         raise ConfigError(f"study {name!r} was started from Python: run that script again to go on with it")
-    study, _ = parse(file["tables"], folder=Path(file["folder"]), default_name=file["name"])
+    study, _ = parse(file["tables"], folder=Path(file["folder"]), default_name=file["name"], stored=config)
     return study
 
 

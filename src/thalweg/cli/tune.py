@@ -17,6 +17,14 @@ ReportOption = Annotated[Path, typer.Option("--report", help="Where the report g
 
 def tune(
     file: Annotated[Path, typer.Argument(help="A study file in TOML.", metavar="FILE")],
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--warm-start",
+            metavar="STUDY",
+            help="An earlier study to learn from, or STORE:STUDY; repeat it, or give several with commas between.",
+        ),
+    ] = None,
     report: ReportOption = Path("report.html"),
     json: JsonOption = False,
 ) -> None:
@@ -26,7 +34,7 @@ def tune(
     """
     from thalweg.cli import study_file
 
-    study, location = study_file.read(file)
+    study, location = study_file.read(file, warm_start=warm_start)
     _run(study, location, report, json)
 
 
