@@ -114,7 +114,8 @@ def _informative(earlier: Sequence[Earlier]) -> list[Earlier]:
 
 def _candidates(space: Space, earlier: Sequence[Earlier]) -> list[Hyperparameters]:
     """Each study's best points, in the new space, each once."""
-    found: dict[tuple[tuple[str, Value], ...], Hyperparameters] = {}
+    # By type as well: to Python True is 1.
+    found: dict[tuple[tuple[str, type, Value], ...], Hyperparameters] = {}
     for study in earlier:
         finite = [(loss, number) for number, (_, loss) in enumerate(study.results) if math.isfinite(loss)]
         fitting = (_mapped(space, study.results[number][0]) for _, number in sorted(finite))
@@ -122,7 +123,7 @@ def _candidates(space: Space, earlier: Sequence[Earlier]) -> list[Hyperparameter
         for point in fitting:
             if point is None:
                 continue
-            found.setdefault(tuple(sorted(point.items())), point)
+            found.setdefault(tuple((name, type(value), value) for name, value in point.items()), point)
             taken += 1
             if taken == _NUM_CANDIDATES:
                 break
@@ -207,7 +208,6 @@ def _coordinates(space: Space, name: str, points: Sequence[Hyperparameters]) -> 
     dimension = space.dimensions[name]
     values = [point.get(name) for point in points]
     if isinstance(dimension, Choice) and _scale(dimension) is None:
-        # By type as well: to Python True is 1.
         kinds = [(type(value), value) for value in values]
         columns = list(dict.fromkeys([*((type(option), option) for option in dimension.options), *kinds]))
         return np.array([[_UNLIKE / math.sqrt(2) * (kind == column) for column in columns] for kind in kinds])
