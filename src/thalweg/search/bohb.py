@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thalweg.errors import ConfigError
-from thalweg.search.hyperband import Hyperband
+from thalweg.search.brackets import Brackets, sampled
+from thalweg.search.hyperband import brackets
+from thalweg.search.rungs import check_max_roots, make_ladder, shares
 from thalweg.search.startup import startup_point
 from thalweg.search.strategy import Observation, Problem
 from thalweg.search.tpe import tpe
 from thalweg.space import Hyperparameters
 
 
-class Bohb(Hyperband):
+class Bohb(Brackets):
     """`hyperband` with a sampler of its own: TPE on one rung's results, and a share of random draws.
 
     The rung is the highest with at least `min_results` results; before there is one, roots are drawn: the first is the
@@ -52,19 +54,11 @@ class Bohb(Hyperband):
         if min_results is not None and min_results < 2:
             raise ConfigError(f"strategy.min_results = {min_results} must be at least 2: a model compares results")
         least = max(2, len(problem.space.dimensions) + 1) if min_results is None else min_results
-        super().__init__(
-            problem,
-            _ModelOrDraw(problem, random_fraction, least),
-            name,
-            eta=eta,
-            num_rungs=num_rungs,
-            first_fraction=first_fraction,
-            rungs=rungs,
-            max_roots=max_roots,
-            trunk=trunk,
-            shortened=shortened,
-        )
-        self._min_results = least
+        ends = shares(eta=eta, num_rungs=num_rungs, first_fraction=first_fraction, rungs=rungs)
+        check_max_roots(max_roots)
+        ladder = make_ladder(problem, ends, name, trunk=trunk, shortened=shortened)
+        propose = sampled(_ModelOrDraw(problem, random_fraction, least), ladder, least)
+        super().__init__(ladder, propose, brackets(eta, len(ends)), most=max_roots)
 
 
 class _ModelOrDraw:
@@ -86,4 +80,6 @@ class _ModelOrDraw:
         _, own = self._problem.rng(index).spawn(2)
         if len(observations) < self._min_results or own.random() < self._random_fraction:
             return startup_point(self._problem, index)
-        return self._model.propose(observations, pending, index)
+        proposal = self._model.propose(observations, pending, index)
+        assert proposal is not None  # TPE always has one more.
+        return proposal if self._problem.is_feasible(proposal) else self._problem.sample(own)

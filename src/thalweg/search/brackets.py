@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from thalweg.budget import Left
@@ -13,6 +13,20 @@ from thalweg.search.startup import NUM_STARTUP
 from thalweg.search.strategy import Sampler, is_own, num_starts, propose_roots
 from thalweg.space import Hyperparameters
 from thalweg.tree import Action, Start, Tree
+
+Propose = Callable[[Sequence[Standing], int, int], Sequence[Hyperparameters]]
+"""Where everything stands, the index of the next root and a number -> so many new configurations, or fewer where there
+are no more."""
+
+
+def sampled(sampler: Sampler, ladder: Direct, min_results: int = NUM_STARTUP) -> Propose:
+    """Proposals by a sampler, which learns from the highest rung with `min_results` results; see `rungs.learned`."""
+
+    def propose(standings: Sequence[Standing], index: int, count: int) -> Sequence[Hyperparameters]:
+        observations, pending = learned(standings, ladder.num_rungs, min_results)
+        return propose_roots(sampler, observations, pending, index=index, count=count)
+
+    return propose
 
 
 @dataclass(frozen=True)
@@ -41,26 +55,23 @@ class Brackets:
 
     Args:
         ladder: how runs get from rung to rung.
-        sampler: proposes the roots.
+        propose: proposes the roots.
         cycle: the brackets.
-        max_roots: most configurations to begin, or None for as many as the budget allows.
-        min_results: results that a rung must have for the sampler to learn from it.
+        most: configurations to begin at most, or None for as many as the budget allows.
     """
 
     def __init__(
         self,
         ladder: Direct,
-        sampler: Sampler,
+        propose: Propose,
         cycle: Sequence[Bracket],
         *,
-        max_roots: int | None,
-        min_results: int = NUM_STARTUP,
+        most: int | None,
     ) -> None:
         self._ladder = ladder
-        self._sampler = sampler
+        self._propose = propose
         self._cycle = cycle
-        self._min_results = min_results
-        self._most = min((n for n in (max_roots, sampler.num_points) if n is not None), default=None)
+        self._most = most
         num_roots = sum(ladder.num_roots(bracket.sizes) for bracket in cycle)
         self.share = sum(ladder.work(bracket.sizes, bracket.first) for bracket in cycle) / num_roots
         begun = sum(bracket.sizes[0] for bracket in cycle)
@@ -82,7 +93,7 @@ class Brackets:
         affordable = self._ladder.affordable(actions, left, reserve=not has_finished(standings))
         if affordable or any(standing.active for standing in standings):
             return affordable
-        if not actions:  # The sampler has nothing more to propose.
+        if not actions:  # There is nothing more to propose.
             actions = self._promotions(own, closed=True)[:free_slots]
             if affordable := self._ladder.affordable(actions, left, reserve=not has_finished(standings)):
                 return affordable
@@ -119,10 +130,6 @@ class Brackets:
                 return bracket
             index -= bracket.sizes[0]
         raise AssertionError("an index is below the sum of the brackets' sizes")
-
-    def _propose(self, standings: Sequence[Standing], index: int, count: int) -> list[Hyperparameters]:
-        observations, pending = learned(standings, self._ladder.num_rungs, self._min_results)
-        return propose_roots(self._sampler, observations, pending, index=index, count=count)
 
 
 def check_num_configs(num_configs: int | None, *, least: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from thalweg.budget import Left
 from thalweg.search.ladder import Standing, by_loss
-from thalweg.search.rungs import check_max_roots, finish, has_finished, learned, make_ladder, shares
+from thalweg.search.rungs import check_max_roots, finish, has_finished, learned, make_ladder, most_roots, shares
 from thalweg.search.strategy import Problem, Sampler, is_own, num_starts, propose_roots
 from thalweg.tree import Action, Start, Tree
 
@@ -105,7 +105,7 @@ class Halving:
         return self._ladder.affordable(finish(standings, self._ladder, actions), left, reserve=False)
 
     def _most_roots(self) -> int | None:
-        most = min((n for n in (self._max_roots, self._sampler.num_points) if n is not None), default=None)
+        most = most_roots(self._max_roots, self._sampler.num_points)
         if most is None:
             return None
         return round(self._ladder.num_roots([most * self._eta**-k for k in range(self._ladder.num_rungs)]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from thalweg.search.brackets import Bracket, Brackets
-from thalweg.search.rungs import check_max_roots, make_ladder, shares
+from thalweg.search.brackets import Bracket, Brackets, sampled
+from thalweg.search.rungs import check_max_roots, make_ladder, most_roots, shares
 from thalweg.search.strategy import Problem, Sampler
 
 
@@ -61,4 +61,5 @@ class Hyperband(Brackets):
         ends = shares(eta=eta, num_rungs=num_rungs, first_fraction=first_fraction, rungs=rungs)
         check_max_roots(max_roots)
         ladder = make_ladder(problem, ends, name, trunk=trunk, shortened=shortened)
-        super().__init__(ladder, sampler, brackets(eta, len(ends)), max_roots=max_roots)
+        most = most_roots(max_roots, sampler.num_points)
+        super().__init__(ladder, sampled(sampler, ladder), brackets(eta, len(ends)), most=most)

@@ -84,6 +84,11 @@ def check_max_roots(max_roots: int | None) -> None:
         raise ConfigError(f"strategy.max_roots = {max_roots} must be at least 1")
 
 
+def most_roots(*limits: int | None) -> int | None:
+    """The lowest of several limits, None being none."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def learned(
     standings: Sequence[Standing], num_rungs: int, min_results: int = NUM_STARTUP
 ) -> tuple[list[Observation], list[Hyperparameters]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from thalweg.search.brackets import Bracket, Brackets, check_num_configs
-from thalweg.search.rungs import check_max_roots, make_ladder, shares
+from thalweg.search.brackets import Bracket, Brackets, check_num_configs, sampled
+from thalweg.search.rungs import check_max_roots, make_ladder, most_roots, shares
 from thalweg.search.strategy import Problem, Sampler
 
 
@@ -53,4 +53,5 @@ class SuccessiveHalving(Brackets):
         num_configs = eta ** (len(ends) - 1) if num_configs is None else num_configs
         sizes = tuple(max(1, num_configs // eta**k) for k in range(len(ends)))
         ladder = make_ladder(problem, ends, name, trunk=trunk, shortened=shortened)
-        super().__init__(ladder, sampler, [Bracket(0, sizes)], max_roots=max_roots)
+        most = most_roots(max_roots, sampler.num_points)
+        super().__init__(ladder, sampled(sampler, ladder), [Bracket(0, sizes)], most=most)
