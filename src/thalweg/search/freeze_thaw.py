@@ -14,7 +14,7 @@ from thalweg.budget import Left
 from thalweg.errors import ConfigError
 from thalweg.scaling.learning_curves import Curve, CurveFit, CurveModel
 from thalweg.search.ladder import Direct, positions
-from thalweg.search.nearby import moved
+from thalweg.search.nearby import drawn, moved
 from thalweg.search.startup import NUM_STARTUP, startup_point
 from thalweg.search.strategy import Problem, is_active, is_own, num_starts, start
 from thalweg.space import Hyperparameters
@@ -260,15 +260,7 @@ class _Choice:
         return _Worth(self._runs[waiting[k]], float(worths[k]))
 
     def _best_new(self, fit: CurveFit, index: int) -> _Worth:
-        rng = self._problem.rng(index)
-        points = [
-            self._problem.sample(rng) for _ in range(1 if index % _BLIND_EVERY == _BLIND_EVERY - 1 else _NUM_DRAWN)
-        ]
-        if len(points) > 1:
-            order = [i for i in np.argsort(self._means, kind="stable") if self._runs[i].status != "diverged"]
-            for i in order[:_NUM_MOVED_FROM]:
-                near = moved(self._problem.space, self._runs[i].hyperparameters, rng, count=_NUM_MOVED)
-                points += [point for point in near if self._problem.is_feasible(point)]
+        points = self._candidates(index)
         points = [point for point in points if _key(point) not in self._known] or points[:1]
         means, deviations = fit.with_pending(self._pending).predict_new(points)
         gains = expected_improvement(means, deviations, self._best)
@@ -280,6 +272,18 @@ class _Choice:
             worths[k] = _per_cost(gains[k], chances[k], cost(points[k], 0, first), cost(points[k], first, horizon))
         k = int(np.argmax(worths))
         return _Worth(points[k], float(worths[k]))
+
+    def _candidates(self, index: int) -> list[Hyperparameters]:
+        """Draws from the priors and points near the runs predicted best; a single draw for every fifth root."""
+        problem, rng = self._problem, self._problem.rng(index)
+        if index % _BLIND_EVERY == _BLIND_EVERY - 1:
+            return [problem.sample(rng)]
+        points = drawn(problem.space, rng, count=_NUM_DRAWN)
+        order = [i for i in np.argsort(self._means, kind="stable") if self._runs[i].status != "diverged"]
+        for i in order[:_NUM_MOVED_FROM]:
+            points += moved(problem.space, self._runs[i].hyperparameters, rng, count=_NUM_MOVED)
+        feasible: list[Hyperparameters] = [point for point in points if problem.is_feasible(point)]
+        return feasible or [problem.sample(rng)]
 
     def _has_room(self, run: Run | None) -> bool:
         """Whether a step, of a run or of a new one, leaves room for bringing one run to its horizon."""
