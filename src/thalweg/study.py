@@ -21,7 +21,10 @@ from thalweg.plan import forecast
 from thalweg.report.plan import Plan, plan_table
 from thalweg.report.progress import Progress
 from thalweg.report.view import StudyView, read_view
+from thalweg.scaling.stopping import Stopping
+from thalweg.search import constraints
 from thalweg.search import strategy as build_strategy
+from thalweg.search.objectives import reported
 from thalweg.search.strategy import Branch, Earlier, Problem, Strategy
 from thalweg.space import Hyperparameters, Space
 from thalweg.suggested import read_space
@@ -65,6 +68,8 @@ class Study:
     """Most memory that a run may need, as the trainer predicts it; what needs more is not proposed."""
     feasible: Callable[[Hyperparameters], bool] | None = None
     """A further constraint: whether a run with these hyperparameters is allowed."""
+    stopping: Stopping | None = None
+    """Rules that end the study before its budget does."""
     earlier: tuple[Earlier, ...] = ()
     """Earlier studies to learn from; see `thalweg tune --warm-start`."""
     hold_back: bool = True
@@ -77,6 +82,8 @@ class Study:
             raise ConfigError(
                 f"study.name = {self.name!r} must be 1 to 64 letters, digits, '-', '_' or '.', a letter or digit first"
             )
+        if self.max_memory_bytes is not None and not self.max_memory_bytes > 0:
+            raise ConfigError(f"max_memory_bytes = {self.max_memory_bytes:g} must be above zero, such as 8e9")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers = {self.workers} must be at least 1")
 
@@ -88,11 +95,24 @@ class Study:
         Raises:
             ConfigError: naming the field, the value, and what would work.
         """
-        self.trainer.check(self.space, self.metric.name)
+        for metric in reported(self.metric, self.objectives):  # the study's metric last: some trainers remember it
+            self.trainer.check(self.space, metric.name)
         if self.baseline is not None:
             for name in set(self.baseline) - set(self.space.names):
                 raise ConfigError(f"baseline: unknown hyperparameter {name!r}. {nearest(name, self.space.names)}")
-        problem = Problem(
+        problem = self.problem()
+        self._check_constraints(problem)
+        name = str(self.strategy["name"])
+        options = {k: v for k, v in self.strategy.items() if k != "name"}
+        strategy = build_strategy(name, options, problem, stopping=self.stopping)
+        forecast.check_budget(self.budget, self.space, self.price)
+        return strategy
+
+    def problem(self) -> Problem:
+        """What is searched, as strategies see it."""
+        constrained = self.feasible is not None or self.max_memory_bytes is not None
+        allowed = {"is_feasible": self.is_feasible} if constrained else {}
+        return Problem(
             space=self.space,
             metric=self.metric,
             horizon=self.trainer.horizon,
@@ -101,14 +121,10 @@ class Study:
             shortened=self.shortened,
             cost=self.relative_cost,
             fixed_at_start=self.trainer.fixed_at_start,
-            is_feasible=self.is_feasible,
             objectives=self.objectives,
             earlier=self.earlier,
+            **allowed,
         )
-        name = str(self.strategy["name"])
-        strategy = build_strategy(name, {k: v for k, v in self.strategy.items() if k != "name"}, problem)
-        forecast.check_budget(self.budget, self.space, self.price)
-        return strategy
 
     def price(self, hyperparameters: Hyperparameters) -> Cost:
         """What a whole run will cost."""
@@ -137,7 +153,17 @@ class Study:
 
     def is_feasible(self, hyperparameters: Hyperparameters) -> bool:
         """Whether a run keeps the study's constraints."""
-        return self.feasible is None or self.feasible(hyperparameters)
+        if self.max_memory_bytes is not None:
+            needed = self.trainer.memory_bytes(hyperparameters)
+            if needed is not None and needed > self.max_memory_bytes:
+                return False
+        return self.feasible is None or bool(self.feasible(hyperparameters))
+
+    def _check_constraints(self, problem: Problem) -> None:
+        if self.max_memory_bytes is not None:
+            constraints.check_memory(self.space, self.trainer.memory_bytes, self.max_memory_bytes, self.baseline)
+        if problem.is_constrained:
+            problem.sample(problem.rng(0))
 
     def config(self) -> dict[str, Any]:
         """All that makes the study what it is, as JSON values."""
@@ -152,6 +178,12 @@ class Study:
             "trainer": dict(self.trainer.describe()),
             "file": dict(self.file) if self.file is not None else None,
         }
+        if self.objectives:
+            config["objectives"] = [str(metric) for metric in self.objectives]
+        if self.max_memory_bytes is not None:
+            config["max_memory_bytes"] = self.max_memory_bytes
+        if self.stopping is not None:
+            config["stopping"] = self.stopping.rules()
         if self.earlier:
             config["warm_start"] = earlier_studies.to_config(self.earlier)
         normal: dict[str, Any] = json.loads(json.dumps(config))
@@ -250,6 +282,8 @@ def tune(
     unit: Unit | None = None,
     baseline: Hyperparameters | None = None,
     warm_start: str | Sequence[str] = (),
+    objectives: Sequence[str | Metric] = (),
+    stopping: Mapping[str, Any] | Stopping | None = None,
     seed: int = 0,
     store: str | Path = DEFAULT_STORE,
     progress: bool = True,
@@ -273,10 +307,14 @@ def tune(
         unit: for a function: what its positions count.
         baseline: hyperparameters to compare with; trained first.
         warm_start: names of earlier studies to learn from, of this store, or of another as "STORE:STUDY".
+        objectives: further metrics to improve beside `metric`, such as `["min latency_ms", "min cost"]`: the result's
+            `front` has the best trade-offs. `min cost` is what a run takes, and needs no report.
+        stopping: rules that end the study before its budget does, such as `{"min_improvement": 0.002}`; see
+            `thalweg.scaling.stopping.Stopping`.
         seed: decides what is proposed, and seeds every run.
         store: a file, or a database URL.
         progress: show a live display.
-        options: `workers`, `checkpoint_seconds`, `keep_checkpoints`: see `Study`.
+        options: `workers`, `checkpoint_seconds`, `keep_checkpoints`, `max_memory_bytes`, `feasible`: see `Study`.
     Raises:
         ConfigError: something in the above cannot work; nothing was trained.
         StudyFailed: runs keep failing with the same error.
@@ -304,6 +342,8 @@ def tune(
         seed=seed,
         baseline=baseline,
         earlier=earlier_studies.gather(warm_start, study=name, space=parsed, metric=goal, store=store),
+        objectives=tuple(map(Metric.parse, objectives)),
+        stopping=None if stopping is None else Stopping.parse(stopping),
         **options,
     )
     return run_study(study, store, quiet=not progress)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thalweg.budget import Budget
 from thalweg.errors import ConfigError, nearest
+from thalweg.scaling.stopping import Stopping
 from thalweg.space import Space
 from thalweg.tree import Metric
 
@@ -41,8 +42,25 @@ class StudyTable(_Table):
     workers: int | None = None
     checkpoint_seconds: float = 60.0
     keep_checkpoints: Literal["needed", "all"] = "needed"
+    objectives: list[str] = []
+    """Further metrics to improve: `min latency_ms`, or `min cost`, which is what a run takes and needs no report."""
     warm_start: list[str] = []
     """Earlier studies to learn from: `STUDY`, of the same store, or `STORE:STUDY`."""
+
+
+class ConstraintsTable(_Table):
+    """`[constraints]`"""
+
+    memory_gb: float
+    """Most memory that a run may need, in 10^9 bytes, as the trainer predicts it."""
+
+
+class StoppingTable(_Table):
+    """`[stopping]`: see `thalweg.scaling.stopping.Stopping`."""
+
+    min_improvement: float | None = None
+    max_runs_without_improvement: int | None = None
+    target: float | None = None
 
 
 class FunctionTable(_Table):
@@ -73,6 +91,8 @@ class StudyFile(_Table):
     trainer: dict[str, Any]
     strategy: dict[str, Any] = {"name": "tpe"}
     baseline: dict[str, Any] | None = None
+    constraints: ConstraintsTable | None = None
+    stopping: StoppingTable | None = None
 
 
 def read(path: Path, *, warm_start: Sequence[str] | None = None) -> tuple[Study, str]:
@@ -161,6 +181,9 @@ def parse(
         checkpoint_seconds=file.study.checkpoint_seconds,
         keep_checkpoints=file.study.keep_checkpoints,
         earlier=earlier,
+        objectives=tuple(map(Metric.parse, file.study.objectives)),
+        max_memory_bytes=None if file.constraints is None else file.constraints.memory_gb * 1e9,
+        stopping=None if file.stopping is None else Stopping.parse(file.stopping.model_dump()),
         file={"tables": dict(tables), "folder": str(folder), "name": name},
     )
     return study, location

@@ -20,6 +20,7 @@ from types import NoneType, UnionType
 from typing import Any
 
 from thalweg.errors import ConfigError, nearest
+from thalweg.scaling.stopping import Stopping
 from thalweg.search.strategy import Earlier, Observation, Problem, Sampler, Strategy
 
 __all__ = ["SAMPLERS", "STRATEGIES", "Earlier", "Observation", "Problem", "Sampler", "Strategy", "strategy"]
@@ -30,13 +31,21 @@ SAMPLERS: dict[str, str] = {
     "sobol": "thalweg.search.sobol:Sobol",
     "tpe": "thalweg.search.tpe:tpe",
     "gp": "thalweg.search.gp:gp",
+    "cmaes": "thalweg.search.cma_es:CmaEs",
+    "prior_band": "thalweg.search.prior_band:PriorBand",
 }
 """Name to `module:attribute`, loaded when used. Called with the problem; keyword arguments are its options."""
 
 STRATEGIES: dict[str, str] = {
     **dict.fromkeys(SAMPLERS, "thalweg.search.full:Full"),
     "halving": "thalweg.search.halving:Halving",
+    "asha": "thalweg.search.halving:Halving",
+    "successive_halving": "thalweg.search.successive_halving:SuccessiveHalving",
+    "hyperband": "thalweg.search.hyperband:Hyperband",
+    "bohb": "thalweg.search.bohb:Bohb",
+    "lr_race": "thalweg.search.lr_race:LrRace",
     "pbt": "thalweg.search.pbt:PBT",
+    "pb2": "thalweg.search.pb2:PB2",
     "freeze_thaw": "thalweg.search.freeze_thaw:FreezeThaw",
     "two_stage": "thalweg.search.two_stage:TwoStage",
 }
@@ -46,16 +55,36 @@ strategy too, which trains each proposal to its horizon; a strategy with an argu
 DEFAULT_SAMPLER = "tpe"
 
 
-def strategy(name: str, options: Mapping[str, Any], problem: Problem) -> Strategy:
-    """Make a strategy by its name.
+def strategy(name: str, options: Mapping[str, Any], problem: Problem, *, stopping: Stopping | None = None) -> Strategy:
+    """Make a strategy by its name, with what any of them can have: several objectives, constraints, rules to stop by.
 
     Args:
         name: one of `STRATEGIES`.
         options: the strategy's own and those of its sampler, as in a study file.
         problem: what is searched.
+        stopping: rules that end the study.
     Raises:
         ConfigError: an unknown name or option (the nearest is named), a wrong type, or a value out of range.
     """
+
+    def make(problem: Problem) -> Strategy:
+        return _make(name, options, problem)
+
+    made: Strategy
+    if problem.objectives:
+        from thalweg.search.objectives import TradeOffs
+
+        made = TradeOffs(problem, make)
+    else:
+        made = make(problem)
+    if stopping is not None:
+        from thalweg.search.stopping import EndsByRule
+
+        made = EndsByRule(made, problem, stopping)
+    return made
+
+
+def _make(name: str, options: Mapping[str, Any], problem: Problem) -> Strategy:
     make_strategy = _load(STRATEGIES, name, "strategy")
     rest = dict(options)
     own = _option_types(make_strategy)
@@ -68,6 +97,10 @@ def strategy(name: str, options: Mapping[str, Any], problem: Problem) -> Strateg
     samplers = _option_types(make_sampler)
     _check_options(name, rest, own | samplers, [] if name in SAMPLERS else ["sampler"])
     sampler = make_sampler(problem, **{key: value for key, value in rest.items() if key in samplers})
+    if problem.is_constrained:
+        from thalweg.search.constraints import Feasible
+
+        sampler = Feasible(sampler, problem)
     made: Strategy = make_strategy(problem, sampler, name, **{k: v for k, v in rest.items() if k in own})
     return made
 

@@ -80,6 +80,11 @@ class Problem:
         if self.seed < 0:
             raise ConfigError(f"seed = {self.seed} must not be negative, such as 0")
 
+    @property
+    def is_constrained(self) -> bool:
+        """Whether there may be points that are not feasible."""
+        return self.is_feasible is not _any_point
+
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
         """A random feasible point, drawn from the priors where there are some.
 

@@ -168,21 +168,20 @@ class FineTune(BaseModel):
 
     def memory_bytes(self, hyperparameters: Hyperparameters) -> int | None:
         """Weights, gradients, moments, activations and logits; see `thalweg.train.memory`."""
-        from thalweg.train.memory import predict_memory
+        from thalweg.train.memory import Batches, predict_memory
 
-        settings, how = self._settings(hyperparameters), self._pass()
+        settings, how, data = self._settings(hyperparameters), self._pass(), self._load_rows()
         size = self._count(settings)
-        rows = min(settings.batch_size, self.micro_batch)
-        has_dropout = size.has_dropout if settings.dropout is None else settings.dropout > 0
-        return predict_memory(
-            size,
-            rows=rows,
-            length=int(self._load_rows().train.lengths.max()),
+        batches = Batches(
+            rows=min(settings.batch_size, self.micro_batch),
+            length=int(data.train.lengths.max()),
             is_accumulated=settings.batch_size > self.micro_batch,
-            copies=1 if self.adapter else 2,
-            bf16=how.bf16,
-            dropout=has_dropout and how.device.type == "cpu",
+            held_out_rows=min(len(data.validation), self.micro_batch),
+            held_out_length=int(data.validation.lengths.max(initial=0)),
         )
+        has_dropout = size.has_dropout if settings.dropout is None else settings.dropout > 0
+        dropout = has_dropout and how.device.type == "cpu"
+        return predict_memory(size, batches, copies=1 if self.adapter else 2, bf16=how.bf16, dropout=dropout)
 
     def evaluate_weights(
         self, weights: Mapping[str, Tensor], *, hyperparameters: Hyperparameters, split: SplitName = "validation"

@@ -192,18 +192,20 @@ class Pretrain(BaseModel):
 
     def memory_bytes(self, hyperparameters: Hyperparameters) -> int | None:
         """Weights, gradients, moments, activations and logits; see `thalweg.train.memory`."""
-        from thalweg.train.memory import predict_memory
+        from thalweg.train.held_out import num_sequences
+        from thalweg.train.memory import Batches, predict_memory
 
-        batch_size = PretrainHyperparameters.parse(hyperparameters).batch_size
-        return predict_memory(
-            self._count(),
+        batch_size, context = PretrainHyperparameters.parse(hyperparameters).batch_size, self.model.context
+        num_validation = num_sequences(len(self._open().validation), context=context, max_tokens=self.validation_tokens)
+        batches = Batches(
             rows=min(batch_size, self.micro_batch),
-            length=self.model.context,
+            length=context,
             is_accumulated=batch_size > self.micro_batch,
-            copies=2 if self.compile else 1,
-            bf16=self._precision().bf16,
-            dropout=False,
+            held_out_rows=min(num_validation, self.micro_batch),
+            held_out_length=context,
         )
+        copies, bf16 = 2 if self.compile else 1, self._precision().bf16
+        return predict_memory(self._count(), batches, copies=copies, bf16=bf16, dropout=False)
 
     def setup(self) -> None:
         """Map the tokens, and make ready what runs share in this process."""
