@@ -10,7 +10,19 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "thalweg"
 
 NOUNS = {"errors", "dimensions", "space", "tree", "budget", "trainer"}
-ANYTHING = {"study", "loop", "asked", "worker", "extension", "replay", "simulation", "cli", "__init__", "__main__"}
+ANYTHING = {
+    "study",
+    "loop",
+    "asked",
+    "worker",
+    "extension",
+    "replay",
+    "simulation",
+    "comparison",
+    "cli",
+    "__init__",
+    "__main__",
+}
 """The places where the stages meet."""
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),

@@ -18,6 +18,7 @@ from thalweg.cli import (
     replay,
     schedule,
     serve,
+    simulate,
     steer,
     suggest,
     tune,
@@ -74,5 +75,6 @@ app.command("sync")(records.sync)
 app.command("check")(records.check)
 app.command("extend")(steer.extend)
 app.command("replay")(replay.replay)
+app.command("simulate")(simulate.simulate)
 app.command("pause")(steer.pause)
 app.command("unpause")(steer.unpause)
