@@ -20,6 +20,7 @@ from thalweg.report.findings import changed, verdict
 from thalweg.report.palette import cost_axis, template
 from thalweg.report.style import SCRIPT, STYLE
 from thalweg.report.summary import cost_rows, estimate_text, main_cost, searched_text, statuses_text
+from thalweg.report.two_stage_panel import two_stage_panels
 from thalweg.report.view import StudyView, read_view
 from thalweg.report.wording import (
     amount,
@@ -63,7 +64,7 @@ def write_report(store: Store, study: str, path: str | Path) -> Path:
 
 def render(view: StudyView, curves: Curves, findings: Sequence[Finding] = ()) -> str:
     """The whole page as text; the findings are those in the best run's curves."""
-    panels = all_panels(view, curves)
+    panels = [*all_panels(view, curves), *two_stage_panels(view)]
     body = [
         f"<header><p class='kind'>Thalweg study</p><h1>{_text(view.name)}</h1>",
         f"<p class='verdict'>{_text(verdict(view))}</p>{_tiles(view)}",

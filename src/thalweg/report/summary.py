@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thalweg.budget import SPEND_KINDS, Cost
+from thalweg.report import two_stage
 from thalweg.report.findings import NUM_TOP, changed, summary_dict, verdict
 from thalweg.report.view import StudyView
 from thalweg.report.wording import (
@@ -43,6 +44,7 @@ def summary(view: StudyView) -> RenderableType:
     parts += [Text(verdict(view), style="bold"), Text()]
     if len(view.ranked()) > 1:
         parts += [_top(view), Text()]
+    parts += [part for line in two_stage.sentences(view) for part in (Text(plain(line)), Text())]
     parts += [_costs(view), Text(), Text(statuses_text(view))]
     return Group(*parts, *_failures(view))
 
