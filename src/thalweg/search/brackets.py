@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from thalweg.budget import Left
 from thalweg.errors import ConfigError
 from thalweg.search.ladder import Direct, Standing, by_loss
-from thalweg.search.rungs import finish, has_finished, learned
+from thalweg.search.rungs import finish, learned
 from thalweg.search.startup import NUM_STARTUP
 from thalweg.search.strategy import Sampler, is_own, num_starts, propose_roots
 from thalweg.space import Hyperparameters
@@ -90,14 +90,14 @@ class Brackets:
         actions = (due + self._promotions(own, closed=room < 1))[:free_slots]
         room = min(room, num_starts(free_slots, left) - sum(isinstance(action, Start) for action in actions))
         actions += self._starts(standings, len(own), min(free_slots - len(actions), room))
-        affordable = self._ladder.affordable(actions, left, reserve=not has_finished(standings))
+        affordable = self._ladder.affordable(actions, standings, left)
         if affordable or any(standing.active for standing in standings):
             return affordable
         if not actions:  # There is nothing more to propose.
             actions = self._promotions(own, closed=True)[:free_slots]
-            if affordable := self._ladder.affordable(actions, left, reserve=not has_finished(standings)):
+            if affordable := self._ladder.affordable(actions, standings, left):
                 return affordable
-        return self._ladder.affordable(finish(standings, self._ladder, actions), left, reserve=False)
+        return finish(standings, self._ladder, actions, left)
 
     def _promotions(self, own: Sequence[Standing], *, closed: bool) -> list[Action]:
         """All promotions that are decided, those of the earlier brackets first."""
@@ -143,17 +143,17 @@ def check_num_configs(num_configs: int | None, *, least: int) -> None:
 
 
 def _going_on(bracket: Bracket, members: Sequence[Standing]) -> list[Standing]:
-    """Those that have earned the next rung and rest: of the highest rung first."""
-    going_on: list[list[Standing]] = []
+    """Those that have earned the next rung and rest, the best first: all of one rung, the lowest that is not done."""
     here = [member for member in members if not member.given_up]
     for k, size in enumerate(bracket.sizes[1:]):
         rung = bracket.first + k
         if any((s.active or s.due is not None) and s.losses[rung] is None and s.rung < rung for s in here):
-            break
+            return []
         places = max(1, size * len(members) // bracket.sizes[0])
         passed = [s for s in here if s.losses[rung] is None and s.rung > rung]
         ranked = by_loss((s for s in here if s.losses[rung] is not None and s.status != "diverged"), rung)
         best = ranked[: max(0, places - len(passed))]
-        going_on.append([standing for standing in best if standing.waits_at(rung)])
+        if going_on := [standing for standing in best if standing.waits_at(rung)]:
+            return going_on
         here = passed + best
-    return [standing for rest in reversed(going_on) for standing in rest]
+    return []

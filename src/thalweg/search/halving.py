@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from thalweg.budget import Left
 from thalweg.search.ladder import Standing, by_loss
-from thalweg.search.rungs import check_max_roots, finish, has_finished, learned, make_ladder, most_roots, shares
+from thalweg.search.rungs import check_max_roots, finish, learned, make_ladder, most_roots, shares
 from thalweg.search.strategy import Problem, Sampler, is_own, num_starts, propose_roots
 from thalweg.tree import Action, Start, Tree
 
@@ -39,6 +39,7 @@ class Halving:
     **The end.** With the 6 to 20 runs that are normal here, `floor(n / eta)` may promote nobody to the last rung. So
     once no more roots may begin (the budget's runs, `max_roots`, or an exhausted sampler) and nothing is active, the
     best paused run of the highest rung is continued, until one run other than the baseline has reached its horizon.
+    Before there is one, no run is promoted where what is left of the budget would not bring that run to its horizon.
     Where all results are infinite, there is no best, and the study ends without.
 
     **`asha`** is this strategy under the name that the field knows. Li et al. differ in two things only: their sampler
@@ -99,10 +100,10 @@ class Halving:
         actions = (actions + self._promotions(standings))[:free_slots]
         room = num_starts(free_slots, left) - sum(isinstance(action, Start) for action in actions)
         actions += self._starts(standings, min(free_slots - len(actions), room))
-        affordable = self._ladder.affordable(actions, left, reserve=not has_finished(standings))
+        affordable = self._ladder.affordable(actions, standings, left)
         if affordable or any(standing.active for standing in standings):
             return affordable
-        return self._ladder.affordable(finish(standings, self._ladder, actions), left, reserve=False)
+        return finish(standings, self._ladder, actions, left)
 
     def _most_roots(self) -> int | None:
         most = most_roots(self._max_roots, self._sampler.num_points)

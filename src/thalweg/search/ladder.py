@@ -22,6 +22,9 @@ from thalweg.search.strategy import Branch, Problem, is_active, sorted_roots, st
 from thalweg.space import Hyperparameters
 from thalweg.tree import Action, Continue, Fork, Metric, Report, Run, Start, Status, Tree, final_loss
 
+MARGIN = 1.15
+"""Safety factor on what is kept for a last run: times are predictions."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -82,6 +85,16 @@ class Standing:
     def may_go_on(self) -> bool:
         """Whether it rests short of its horizon."""
         return self.status in ("paused", "finished") and self.next_position is not None and not self.active
+
+
+def has_finished(standings: Iterable[Standing]) -> bool:
+    """Whether some run other than the baseline has reached its horizon."""
+    return any(standing.complete and standing.run.origin != "baseline" for standing in standings)
+
+
+def whole_runs(left: Left) -> float | None:
+    """For how many whole runs there are resources, the limit on runs aside; None where that is not known."""
+    return None if left.whole_runs == left.amounts.get("runs") else left.whole_runs
 
 
 def by_loss(standings: Iterable[Standing], rung: int) -> list[Standing]:
@@ -148,9 +161,29 @@ class Direct:
         """The next step of the one run that is brought to its horizon at the end."""
         return self.advance(standing)
 
-    def affordable(self, actions: Sequence[Action], left: Left, *, reserve: bool) -> list[Action]:
-        """Those for which there is room beside a last run to its horizon (`reserve`). The loop sees to that by itself
-        where runs are continued, so all of them."""
+    def affordable(self, actions: Sequence[Action], standings: Sequence[Standing], left: Left) -> list[Action]:
+        """Those after which the budget can still bring a run to its horizon, while none has reached it.
+
+        The loop sees to that where roots begin; here, where they are continued: after such a step there must be room
+        for the rest of the same run.
+        """
+        room = whole_runs(left)
+        if room is None or has_finished(standings):
+            return list(actions)
+        runs = {standing.run.id: standing.run for standing in standings}
+        taken: list[Action] = []
+        for action in actions:
+            if isinstance(action, Continue):
+                run = runs[action.run]
+                step, rest = (action.until - run.position) / run.horizon, (run.horizon - action.until) / run.horizon
+                if room - step < MARGIN * rest:
+                    continue
+                room -= step
+            taken.append(action)
+        return taken
+
+    def last(self, actions: Sequence[Action], left: Left) -> list[Action]:
+        """Those at the study's end that the budget's number of runs allows."""
         return list(actions)
 
     def whole(self, action: Action) -> Action:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from thalweg.budget import Left
 from thalweg.errors import ConfigError
-from thalweg.search.ladder import Direct, Standing, Trunk, by_loss, fractions
+from thalweg.search.ladder import Direct, Standing, Trunk, by_loss, fractions, has_finished
 from thalweg.search.shortened import Shortened
 from thalweg.search.startup import NUM_STARTUP
 from thalweg.search.strategy import Observation, Problem
@@ -106,7 +107,7 @@ def learned(
     return observations, [s.hyperparameters for s in waiting if s.losses[rung] is None]
 
 
-def finish(standings: Sequence[Standing], ladder: Direct, dropped: Sequence[Action] = ()) -> list[Action]:
+def finish(standings: Sequence[Standing], ladder: Direct, dropped: Sequence[Action], left: Left) -> list[Action]:
     """The step towards one run at its horizon where no more roots may begin; nothing once there is one.
 
     The best waiting run of the highest rung goes on. Where none has a finite result, it is the first of those whose
@@ -115,21 +116,17 @@ def finish(standings: Sequence[Standing], ladder: Direct, dropped: Sequence[Acti
     Args:
         standings: where every configuration stands.
         ladder: how a run gets to its horizon.
-        dropped: actions that there was no room for beside a whole run: the first becomes one where nothing else can.
+        dropped: actions that there was no room for: the first becomes a whole run where nothing else can.
+        left: what remains of the budget.
     """
     if has_finished(standings):
         return []
     for rung in reversed(range(ladder.num_rungs - 1)):
         waiting = by_loss((standing for standing in standings if standing.waits_at(rung)), rung)
         if waiting:
-            return [ladder.finish(waiting[0])]
+            return ladder.last([ladder.finish(waiting[0])], left)
     unscored = [ladder.finish(standing) for standing in standings if standing.unscored and standing.may_go_on]
-    return (unscored or [ladder.whole(action) for action in dropped])[:1]
-
-
-def has_finished(standings: Sequence[Standing]) -> bool:
-    """Whether some run other than the baseline has reached its horizon."""
-    return any(standing.complete and standing.run.origin != "baseline" for standing in standings)
+    return ladder.last((unscored or [ladder.whole(action) for action in dropped])[:1], left)
 
 
 def _given(rungs: Sequence[float]) -> tuple[float, ...]:

@@ -13,13 +13,10 @@ from dataclasses import dataclass, field
 
 from thalweg.budget import Left
 from thalweg.errors import ConfigError
-from thalweg.search.ladder import Direct, Standing, positions
+from thalweg.search.ladder import MARGIN, Direct, Standing, has_finished, positions, whole_runs
 from thalweg.search.strategy import Problem, is_active, sorted_roots, start
 from thalweg.space import Hyperparameters
 from thalweg.tree import Action, Metric, Run, Start, Tree, final_loss
-
-RESERVE = 1.25
-"""Whole runs that stay untouched until one has been trained to its horizon: times are predictions."""
 
 
 class Shortened(Direct):
@@ -83,24 +80,29 @@ class Shortened(Direct):
         """Straight to the horizon: what lies between would be trained for nothing."""
         return self.begin(standing.hyperparameters, self.num_rungs - 1)
 
-    def affordable(self, actions: Sequence[Action], left: Left, *, reserve: bool) -> list[Action]:
-        """Those for which there is room.
+    def affordable(self, actions: Sequence[Action], standings: Sequence[Standing], left: Left) -> list[Action]:
+        """Those for which there is room; every root counts as a run of the budget.
 
-        Every root counts as a run of the budget. With `reserve`, a whole run stays untouched by all but whole runs: in
-        the loop's eyes each root is complete in itself, so that nothing else would keep the room for one.
+        While no whole run is done, one stays untouched by all others: in the loop's eyes each root is complete in
+        itself, so that nothing else would keep the room for it.
         """
-        num_runs = left.amounts.get("runs", math.inf)
-        whole_runs = math.inf if left.whole_runs is None else left.whole_runs
+        num_runs, room = left.amounts.get("runs", math.inf), whole_runs(left)
+        reserve = not has_finished(standings)
         taken: list[Action] = []
         for action in actions:
             share, is_whole = self._extent(action)
-            if num_runs < 1 or (reserve and not is_whole and (num_runs < 2 or whole_runs < RESERVE + share)):
+            short = num_runs < 2 or (room is not None and room - share < MARGIN)
+            if num_runs < 1 or (reserve and short and not is_whole):
                 continue
             taken.append(action)
             num_runs -= 1
-            whole_runs -= share
+            room = None if room is None else room - share
             reserve = reserve and not is_whole
         return taken
+
+    def last(self, actions: Sequence[Action], left: Left) -> list[Action]:
+        """See `Direct.last`."""
+        return list(actions[: max(0, int(left.amounts.get("runs", len(actions))))])
 
     def whole(self, action: Action) -> Action:
         """See `Direct.whole`."""
