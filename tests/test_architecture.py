@@ -19,6 +19,8 @@ ANYTHING = {
     "replay",
     "simulation",
     "comparison",
+    "warm_start",
+    "suggested",
     "cli",
     "__init__",
     "__main__",
