@@ -113,7 +113,7 @@ class Space:
         return all(
             name in point and dimension.contains(point[name])
             for name, dimension in self.dimensions.items()
-            if self.is_active(name, point)
+            if not dimension.when or self.is_active(name, point)
         )
 
     @property

@@ -15,7 +15,7 @@ MAX_POINTS = 100_000
 
 
 class Grid:
-    """Every feasible combination once, in an order shuffled by the seed.
+    """Every combination once, in an order shuffled by the seed.
 
     Shuffled, so that a budget that ends early has seen all of the space rather than one corner of it. Choices are
     taken whole, ranges at `resolution` values. A range's prior takes the place of the nearest of them. Where there are
@@ -26,7 +26,7 @@ class Grid:
         problem: what is searched.
         resolution: values per range, both ends among them; at 1, the prior or else the middle.
     Raises:
-        ConfigError: if `resolution` is below 1, or the grid has more than 100,000 points or no feasible one.
+        ConfigError: if `resolution` is below 1, or the grid has more than 100,000 points.
     Source: Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir" (the order).
     """
 
@@ -40,12 +40,7 @@ class Grid:
                 f"strategy.resolution = {resolution} gives a grid of up to {size:,} points, more than {MAX_POINTS:,};"
                 f" lower it, fix some dimensions, or use 'random' or 'sobol'"
             )
-        points = [point for point in problem.space.grid(resolution) if problem.is_feasible(point)]
-        if not points:
-            raise ConfigError(
-                f"strategy.resolution = {resolution}: no point of the grid keeps the study's constraints; raise it,"
-                " widen the space, or relax them"
-            )
+        points = problem.space.grid(resolution)
         self._points = _ordered(problem, points)
         self.num_points: int | None = len(points)
 

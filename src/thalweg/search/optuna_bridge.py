@@ -6,8 +6,9 @@ ask, with a seed of its own. So nothing that happened in this process matters, o
 
 **Priors.** A range with a prior is given to Optuna by its prior coordinate, a real number in [0, 1]
 (`thalweg.dimensions`), so that the model sees the part where the prior expects the best value enlarged, and draws
-from it as often; where the observations say otherwise, they decide. A choice has no coordinate: its prior's option is
-taken instead of the model's with the probability of the prior's confidence, times 4 / n after n observations.
+from it as often. A choice has no coordinate: its prior's option is taken instead of the model's with the probability of
+its weight. In both the weight begins as that of the prior's confidence and falls as 4 / n with the number of results n
+(`startup.prior_weight`), so that the coordinate becomes that of the range itself.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from thalweg.search.startup import believed_option, in_startup, new_point, startup_point
+from thalweg.dimensions import same
+from thalweg.search.startup import believed_option, in_startup, new_point, prior_weight, startup_point
 from thalweg.search.strategy import Observation, Problem
 from thalweg.space import Choice, Dimension, Float, Hyperparameters, Integer, Space, Value
 
@@ -37,8 +39,6 @@ MakeSampler = Callable[[int, Space], BaseSampler]
 
 _STUDY_NAME = "thalweg"
 _NEVER = datetime(2000, 1, 1)  # Optuna wants a date; no sampler looks at it.
-_NUM_ASKS = 4
-"""Times that a model is asked for a feasible point before it is drawn."""
 
 
 def tpe_sampler(seed: int, space: Space) -> BaseSampler:
@@ -61,29 +61,39 @@ class Model:
 
     Observations and pending runs that lie outside the space (a baseline, a run started by hand) are left out: the
     model has no place for them. A point that was observed or is pending is not proposed again while a few random draws
-    find one that is new: runs are deterministic, so a repetition would teach nothing. Where four proposals of the model
-    do not keep the study's constraints, a feasible point is drawn.
+    find one that is new: runs are deterministic, so a repetition would teach nothing.
 
     Args:
         problem: what is searched.
         make_sampler: makes Optuna's sampler.
         max_observations: most that the model is fitted to: the better half of them the best there are, the others
             drawn from the rest by the seed. None: all.
+        most_spread: the largest loss that the model is told, as the number of times that the best is better than the
+            median, above the median. None: any.
     """
 
     num_points: int | None = None
 
-    def __init__(self, problem: Problem, make_sampler: MakeSampler, *, max_observations: int | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        make_sampler: MakeSampler,
+        *,
+        max_observations: int | None = None,
+        most_spread: float | None = None,
+    ) -> None:
         self._problem = problem
         self._make_sampler = make_sampler
         self._max_observations = max_observations
+        self._most_spread = most_spread
         self._distributions = {name: _distribution(d) for name, d in problem.space.dimensions.items()}
         # A cache: a trial is made once per observation, in their order, and thrown away where that changed.
         self._seen: list[Observation] = []
         self._trials: list[FrozenTrial] = []
+        self._num_results = 0
         # The first ask makes Optuna import half of itself. Now, rather than when a worker waits for its next run.
         points = [problem.space.sample(problem.rng(index)) for index in range(2)]
-        self._ask([self._trial(n, point, float(n)) for n, point in enumerate(points)], problem.rng(0), number=2)
+        self._ask([self._trial(n, point, float(n)) for n, point in enumerate(points)], 0, number=2)
 
     def propose(
         self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int
@@ -95,25 +105,16 @@ class Model:
             proposal = startup_point(self._problem, index)
         else:
             waiting = enumerate(pending, len(observations))
-            trials = self._chosen(trials) + [
+            trials = self._limited(self._chosen(trials)) + [
                 self._trial(n, point, None) for n, point in waiting if self._problem.space.holds(point)
             ]
-            proposal = self._feasible(trials, index, number=len(observations) + len(pending))
+            proposal = self._ask(trials, index, number=len(observations) + len(pending))
         known = [*(seen.hyperparameters for seen in observations), *pending]
         return new_point(self._problem, proposal, known, index)
 
-    def _feasible(self, trials: list[FrozenTrial], index: int, *, number: int) -> Hyperparameters:
-        rng = self._problem.rng(index)
-        for _ in range(_NUM_ASKS):
-            proposal = self._ask(trials, rng, number=number)
-            if self._problem.is_feasible(proposal):
-                return proposal
-        return self._problem.sample(rng)
-
-    def _ask(self, trials: list[FrozenTrial], rng: np.random.Generator, *, number: int) -> Hyperparameters:
-        space = self._problem.space
-        num_results = sum(trial.state is TrialState.COMPLETE for trial in trials)
-        seed, beliefs = int(rng.integers(2**32)), rng.spawn(1)[0]
+    def _ask(self, trials: list[FrozenTrial], index: int, *, number: int) -> Hyperparameters:
+        space, rng = self._problem.space, self._problem.rng(index)
+        seed, beliefs = int(rng.integers(2**32)), rng.spawn(2)[1]
         with _quiet():
             view = _View(trials, next_number=number)
             study = optuna.Study(_STUDY_NAME, view, sampler=self._make_sampler(seed, space))
@@ -121,24 +122,31 @@ class Model:
             chosen: dict[str, Value] = {}
             for name in space.ordered:
                 if space.is_active(name, chosen):
-                    chosen[name] = self._suggest(trial, name)
-                    if (believed := believed_option(space.dimensions[name], num_results, beliefs)) is not None:
-                        chosen[name] = believed
+                    believed = believed_option(space.dimensions[name], self._num_results, beliefs)
+                    suggested = self._suggest(trial, name)
+                    chosen[name] = suggested if believed is None else believed
         return space.complete(chosen)
 
     def _observed(self, observations: Sequence[Observation]) -> list[FrozenTrial]:
+        if self._weights(len(observations)) != self._weights(self._num_results):
+            self._seen, self._trials = [], []
+        self._num_results = len(observations)
         # As a rule only new ones have come: comparing the others in one go is quick.
-        same = len(self._seen)
-        if list(observations[:same]) != self._seen:
+        num_same = len(self._seen)
+        if list(observations[:num_same]) != self._seen:
             pairs = zip(self._seen, observations, strict=False)
-            same = next((i for i, (old, new) in enumerate(pairs) if old != new), min(same, len(observations)))
-        while self._trials and self._trials[-1].number >= same:
+            num_same = next((i for i, (old, new) in enumerate(pairs) if old != new), min(num_same, len(observations)))
+        while self._trials and self._trials[-1].number >= num_same:
             del self._trials[-1]
-        for number, seen in enumerate(observations[same:], same):
+        for number, seen in enumerate(observations[num_same:], num_same):
             if self._problem.space.holds(seen.hyperparameters):
                 self._trials.append(self._trial(number, seen.hyperparameters, seen.loss))
         self._seen = list(observations)
         return self._trials
+
+    def _weights(self, num_results: int) -> list[float]:
+        dimensions = self._problem.space.dimensions.values()
+        return [prior_weight(dimension, num_results) for dimension in dimensions if dimension.prior is not None]
 
     def _chosen(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         most = self._max_observations
@@ -154,13 +162,36 @@ class Model:
         dimension = self._problem.space.dimensions[name]
         match dimension:
             case Float() | Integer() if dimension.prior is not None:
-                return dimension.from_prior(trial.suggest_float(name, 0.0, 1.0))
+                weight = prior_weight(dimension, self._num_results)
+                return dimension.from_prior(trial.suggest_float(name, 0.0, 1.0), weight=weight)
             case Choice():
                 return dimension.options[trial.suggest_categorical(name, range(len(dimension.options)))]
             case Integer():
                 return int(trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log))
             case Float():
                 return float(trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log))
+
+    def _limited(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        finite = [trial.value for trial in trials if trial.value is not None and math.isfinite(trial.value)]
+        if self._most_spread is None or not finite:
+            return trials
+        median = float(np.median(finite))
+        most = median + self._most_spread * (median - min(finite))
+        if most == median or max(finite) <= most:  # without a better half there is no measure of what is far
+            return trials
+        limited = [copy.copy(trial) for trial in trials]
+        for trial in limited:
+            if trial.value is not None and math.isfinite(trial.value):
+                trial.value = min(trial.value, most)
+        return limited
+
+    def _to_optuna(self, dimension: Dimension, value: Value) -> float:
+        if isinstance(dimension, Choice):
+            return next(i for i, option in enumerate(dimension.options) if same(option, value))
+        if dimension.prior is not None:
+            return dimension.to_prior(value, weight=prior_weight(dimension, self._num_results))
+        assert isinstance(value, int | float)
+        return float(value) if isinstance(dimension, Float) else value
 
     def _trial(self, number: int, point: Hyperparameters, loss: float | None) -> FrozenTrial:
         space = self._problem.space
@@ -172,7 +203,7 @@ class Model:
             value=loss,
             datetime_start=_NEVER,
             datetime_complete=None if loss is None else _NEVER,
-            params={name: _to_optuna(space.dimensions[name], point[name]) for name in names},
+            params={name: self._to_optuna(space.dimensions[name], point[name]) for name in names},
             distributions={name: self._distributions[name] for name in names},
             user_attrs={},
             system_attrs={},
@@ -253,15 +284,6 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
             return IntDistribution(dimension.low, dimension.high, log=dimension.log)
         case Float():
             return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def _to_optuna(dimension: Dimension, value: Value) -> float:
-    if isinstance(dimension, Choice):
-        return next(i for i, option in enumerate(dimension.options) if type(option) is type(value) and option == value)
-    if dimension.prior is not None:
-        return dimension.to_prior(value)
-    assert isinstance(value, int | float)
-    return float(value) if isinstance(dimension, Float) else value
 
 
 @contextlib.contextmanager

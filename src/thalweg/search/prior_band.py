@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from thalweg.dimensions import same
 from thalweg.errors import ConfigError
 from thalweg.search.startup import NUM_STARTUP, startup_point
 from thalweg.search.strategy import Observation, Problem
@@ -32,8 +33,8 @@ class PriorBand:
     **Draws.** From a range's prior: normal, with the width of its confidence, cut to the range. From a choice's: its
     option with the probability of its confidence, else any. Around the best point: each hyperparameter keeps its
     value with probability 1/2; else a range's is normal around it, with a deviation of a quarter of the range, and a
-    choice's is another option. Dimensions without a prior are drawn uniformly. A point that is known or infeasible is
-    drawn again.
+    choice's is another option. Dimensions without a prior are drawn uniformly. A point that is known is drawn
+    again.
 
     The sampler judges by the results that its strategy gives it: those of one rung (see `Halving`). The first point is
     that of the priors. Works with every strategy that takes a sampler; one whose roots begin at different rungs asks
@@ -78,9 +79,9 @@ class PriorBand:
         for _ in range(_NUM_TRIES):
             source = rng.choice(3, p=shares)
             point = self._around(best[0], rng) if source == 2 else self._drawn(rng, 0.0 if source == 0 else None)
-            if point not in known and self._problem.is_feasible(point):
-                return point
-        return self._problem.sample(rng)
+            if point not in known:
+                break
+        return point
 
     def shares(self, observations: Sequence[Observation]) -> tuple[float, float, float]:
         """Probabilities of a uniform draw, of one from the priors, and of one around the best point.
@@ -93,8 +94,12 @@ class PriorBand:
         if len(observations) < max(NUM_STARTUP, self._eta) or not best:
             return uniform, 1 - uniform, 0.0
         weights = range(len(best), 0, -1)
-        by_prior = sum(weight * self._density(point, None) for weight, point in zip(weights, best, strict=True))
-        by_best = sum(weight * self._density(point, best[0]) for weight, point in zip(weights, best, strict=True))
+        believed = self._problem.space.dimensions
+        around = {name: _centred(dimension, best[0].get(name)) for name, dimension in believed.items()}
+        by_prior, by_best = (
+            sum(weight * _density(dimensions, point) for weight, point in zip(weights, best, strict=True))
+            for dimensions in (believed, around)
+        )
         prior = (1 - uniform) * by_prior / (by_prior + by_best)
         return uniform, prior, 1 - uniform - prior
 
@@ -102,17 +107,6 @@ class PriorBand:
         finite = [seen for seen in observations if math.isfinite(seen.loss)]
         order = sorted(finite, key=lambda seen: seen.loss)
         return [seen.hyperparameters for seen in order[: max(1, len(observations) // self._eta)]]
-
-    def _density(self, point: Hyperparameters, centre: Hyperparameters | None) -> float:
-        """Of a draw from the priors or, given a centre, of one around it; relative to a uniform draw."""
-        density = 1.0
-        for name, dimension in self._problem.space.dimensions.items():
-            if name not in point or not self._problem.space.is_active(name, point):
-                continue
-            if centre is not None:
-                dimension = _centred(dimension, centre[name]) if name in centre else _centred(dimension, None)
-            density *= dimension.prior_density(point[name], weight=_weight(dimension))
-        return density
 
     def _drawn(self, rng: np.random.Generator, weight: float | None) -> dict[str, Value]:
         space = self._problem.space
@@ -140,10 +134,19 @@ class PriorBand:
         return space.complete(chosen)
 
 
+def _density(dimensions: Mapping[str, Dimension], point: Hyperparameters) -> float:
+    """Of a draw by the dimensions' priors, relative to a uniform draw."""
+    return math.prod(
+        dimension.prior_density(point[name], weight=_weight(dimension))
+        for name, dimension in dimensions.items()
+        if name in point and dimension.contains(point[name])
+    )
+
+
 def _mutated(dimension: Dimension, value: Value, rng: np.random.Generator) -> Value:
     if not isinstance(dimension, Choice):
         return _centred(dimension, value).from_prior(float(rng.random()), weight=1.0)
-    others = [option for option in dimension.options if type(option) is not type(value) or option != value]
+    others = [option for option in dimension.options if not same(option, value)]
     return others[int(rng.integers(len(others)))] if others else value
 
 

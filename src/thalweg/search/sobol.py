@@ -10,17 +10,14 @@ from scipy.stats import qmc
 from thalweg.search.strategy import Observation, Problem
 from thalweg.space import Hyperparameters, Value
 
-_MOST_REFUSED = 1_000
-"""Infeasible points in a row."""
-
 
 class Sobol:
     """A scrambled Sobol sequence with one coordinate per dimension.
 
-    Point `index` is a function of the seed and the index alone: the one of that number among the sequence's feasible
-    points. A conditional dimension keeps its own coordinate, which is left out where the dimension does not exist. Most
-    even after 4, 8, 16 ... points. Where a dimension has a prior, its coordinate is the share of the prior's draws that
-    lie below: points are closer together where the prior expects the best value.
+    Point `index` is a function of the seed and the index alone. A conditional dimension keeps its own coordinate,
+    which is left out where the dimension does not exist. Most even after 4, 8, 16 ... points. Where a dimension has a
+    prior, its coordinate is the share of the prior's draws that lie below: points are closer together where the prior
+    expects the best value.
 
     SciPy's generator is used directly: Optuna's sampler draws its first point outside the sequence, refuses
     conditional spaces, and keeps its place in a counter that a crash would lose.
@@ -32,30 +29,16 @@ class Sobol:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._sequence = qmc.Sobol(
-            len(problem.space.dimensions), scramble=True, rng=np.random.default_rng(problem.seed)
-        )
-        # A cache: the sequence's feasible points so far.
-        self._points: list[Hyperparameters] = []
 
     def propose(
         self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int
     ) -> Hyperparameters | None:
         """See `Sampler.propose`."""
-        num_refused = 0
-        while len(self._points) <= index:
-            point = self._next()
-            if self._problem.is_feasible(point):
-                self._points.append(point)
-                num_refused = 0
-            elif (num_refused := num_refused + 1) >= _MOST_REFUSED:
-                # Which says that nothing is feasible, or finds the needle.
-                return self._problem.sample(self._problem.rng(index))
-        return self._points[index]
-
-    def _next(self) -> Hyperparameters:
         space = self._problem.space
-        share_of = dict(zip(space.ordered, self._sequence.random(1)[0].tolist(), strict=True))
+        sequence = qmc.Sobol(len(space.dimensions), scramble=True, rng=np.random.default_rng(self._problem.seed))
+        if index > 0:
+            sequence.fast_forward(index)
+        share_of = dict(zip(space.ordered, sequence.random(1)[0].tolist(), strict=True))
         chosen: dict[str, Value] = {}
         for name in space.ordered:
             if space.is_active(name, chosen):
