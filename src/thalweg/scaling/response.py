@@ -211,7 +211,8 @@ class _Neighbours:
         if key not in self._found:
             squares = ((self._places - self._points.encode([hyperparameters])) ** 2).sum(axis=1)
             order = np.argsort(squares, kind="stable")[: self._count]
-            self._found[key] = [(int(i), 1.0 / (float(squares[i]) + 1e-3)) for i in order]
+            # One alone is taken as it is, whatever its distance.
+            self._found[key] = [(int(i), 1.0 if self._count == 1 else 1.0 / (float(squares[i]) + 1e-3)) for i in order]
         return self._found[key]
 
 
