@@ -61,7 +61,7 @@ class PB2:
         problem: Problem,
         name: str,
         *,
-        population: int = 4,
+        population: int = 8,
         interval: float = 0.1,
         selection: str = "truncation",
         quantile: float = 0.25,
