@@ -29,6 +29,7 @@ _NUM_PRICED = 32
 """Costs are asked for the candidates with the most expected improvement only: a trainer may take a while to tell."""
 _BLIND_EVERY = 5
 _LEAST_CHANCE = 0.05
+_SHARE_OF_FIRST = 1 / 3
 
 
 class FreezeThaw:
@@ -193,6 +194,11 @@ class _Choice:
         self._pending = [*(run.hyperparameters for run in runs if is_active(run)), *begun]
         self._known = {_key(run.hyperparameters) for run in runs} | {_key(point) for point in begun}
         self._finished = any(run.status == "finished" and run.origin != "baseline" for run in runs)
+        own = [run for run in runs if run.parent is None and is_own(run)]
+        reached = [max(run.position, run.until if is_active(run) else 0) / max(run.horizon, 1) for run in own]
+        self._trained = sum(reached) + sum(map(owner.step_share, begun))
+        self._in_first = sum(min(owner.step_share(run.hyperparameters), r) for run, r in zip(own, reached, strict=True))
+        self._in_first += sum(map(owner.step_share, begun))
         self._leader: Run | None = None
         if fit is not None:
             self._means, self._deviations = fit.predict_final()
@@ -211,7 +217,11 @@ class _Choice:
         if self._fit is None:
             return self._without_model(index)
         going_on = self._best_paused(may_end=index is None)
-        new = None if index is None or not self._has_room(None) else self._best_new(self._fit, index)
+        # A Gaussian promises of what it does not know more than most losses can keep.
+        too_many = going_on is not None and self._in_first > _SHARE_OF_FIRST * self._trained
+        new = None
+        if index is not None and not too_many and self._has_room(None):
+            new = self._best_new(self._fit, index)
         if going_on is None and new is None:
             return None
         if new is None or (going_on is not None and going_on.worth > new.worth):
@@ -222,6 +232,8 @@ class _Choice:
     def _take(self, chosen: Run | Hyperparameters) -> Run | Hyperparameters:
         step = self._owner.step_share(chosen)
         self._room = None if self._room is None else self._room - step
+        self._trained += step
+        self._in_first += 0.0 if isinstance(chosen, Run) else step
         if isinstance(chosen, Run):
             self._waiting = [i for i in self._waiting if self._runs[i].id != chosen.id]
             self._pending.append(chosen.hyperparameters)
