@@ -190,7 +190,8 @@ def _outcomes(study: Study, response: Response, found: Sequence[tuple[str, float
     draws = [metric.loss(response.truth(study.space.sample(rng))) for _ in range(_NUM_DRAWS)]
     finite = [loss for loss in draws if math.isfinite(loss)]
     changes = [_best_so_far(metric, simulation, response) for *_, simulation in found]
-    best = min([*finite, *(loss for steps in changes for _, loss in steps)], default=0.0)
+    known = [] if response.best is None else [metric.loss(response.best)]
+    best = min([*known, *finite, *(loss for steps in changes for _, loss in steps)], default=0.0)
     usual = float(np.median(finite)) if finite else best + 1.0
     scale = usual - best if usual > best else 1.0
     outcomes = []

@@ -125,6 +125,19 @@ def test_a_table_is_looked_up_on_the_spaces_own_scales() -> None:
     assert [response.value({"lr": 2e-3, "optimizer": "sgd"}, 1.0, seed) for seed in (0, 1, 2)] == [9.0, 11.0, 9.0]
 
 
+def test_the_best_of_a_table_is_known_though_nobody_finds_it(study: Path) -> None:
+    """A hundred rows between which a budget of two runs cannot choose: the best is 0, the median row 50."""
+    rows = "".join(f"{1e-5 * 10 ** (i * 4 / 99)!r},{(i * 37) % 100}\n" for i in range(100))
+    table = write_table(study.parent, "lr,loss\n" + rows)
+    options = ("--strategies", "random", "--seeds", 1, "--budgets", 2, "--table", table, "--json")
+    regret = json.loads(run(study, *options).stdout)["results"][0]["regrets"][0]
+    assert 0 < regret < 2
+    space = Space.parse({"lr": {"log": [1e-5, 1e-1]}})
+    configurations = [Measured(hyperparameters={"lr": lr}, curves=[((1.0,), (lr,))]) for lr in (0.01, 0.001)]
+    assert measured(space, LOSS, configurations, about="").best == 0.001
+    assert measured(space, Metric("loss", "max"), configurations, about="").best == 0.01
+
+
 def test_a_diverged_neighbour() -> None:
     space = Space.parse({"lr": {"linear": [0.0, 1.0]}})
     configurations = [

@@ -35,6 +35,8 @@ class Response:
     """The metric at the end of a run, without noise; NaN where it diverges."""
     about: str
     """What it rests on, for people."""
+    best: float | None = None
+    """The best truth that was measured; None where nothing was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,10 @@ def measured(
         ConfigError: no configuration, or none of their hyperparameters is in the space.
     """
     nearby = _Neighbours(space, metric, configurations, num_neighbours)
-    return Response(value=nearby.value, truth=nearby.truth, about=about)
+    truths = [truth for one in configurations if math.isfinite(truth := nearby.truth(one.hyperparameters))]
+    return Response(
+        value=nearby.value, truth=nearby.truth, about=about, best=min(truths, key=metric.loss, default=None)
+    )
 
 
 class _Neighbours:
