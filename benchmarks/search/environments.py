@@ -10,11 +10,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2] / "build" / "benchmarks" / "search"
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
-    "optuna": ("optuna", "torch", "scipy", "numpy"),
+    "optuna": ("optuna==5.0.0", "torch==2.13.0", "scipy"),
+    "ray": ("ray[tune]==2.60.0", "hpbandster==0.7.4", "ConfigSpace==1.2.2"),
+    "syne_tune": ("syne-tune[gpsearchers]==0.13.0",),
+    "neps": ("neural-pipeline-search==0.17.0", "torch==2.13.0"),
+    "smac": ("smac==2.4.1",),
 }
 """What is installed, by the tool's name. A tool's version is the first one's."""
-SCRIPTS: dict[str, str] = {"optuna": "peers_optuna.py"}
+SCRIPTS = {tool: f"peers_{tool}.py" for tool in REQUIREMENTS}
 """Each runs one cell, and prints a line for each seed."""
+STUDIES: dict[str, tuple[str, ...]] = {
+    "optuna": ("tpe_hyperband", "tpe_median", "gp_hyperband", "gp_median", "tpe_hyperband_plain"),
+    "ray": ("asha", "bohb"),
+    "syne_tune": ("asha", "mobster", "hyper_tune", "dyhpo"),
+    "neps": ("prior_band", "hyperband"),
+    "smac": ("hyperband",),
+}
+"""What is measured of each."""
 
 
 def make(tool: str) -> Path | str:

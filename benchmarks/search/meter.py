@@ -8,8 +8,9 @@ from typing import Any
 
 from tables import Curve, Hyperparameters, Lookup, Table, with_priors
 
-DIVERGED = 1e30
-"""What tools that cannot take an infinite loss are told."""
+WORST_TOLD = 12.0
+"""Peers are told no loss above: more than any model has before training, yet such that their Gaussian processes and
+forests are not ruined by a run that diverged, or by the finite losses of up to 1e18 that a few rows hold."""
 
 
 class Exhausted(Exception):
@@ -109,6 +110,11 @@ class Meter:
         regret = self.regret()
         if not self.trace or self.trace[-1][1] != regret:
             self.trace.append((self.spent / self.whole, regret))
+
+
+def told(loss: float) -> float:
+    """A loss as a peer is told it."""
+    return min(loss, WORST_TOLD)
 
 
 def regret_at(trace: list[tuple[float, float]], budget: float) -> float:
