@@ -198,6 +198,15 @@ def test_a_grid_holds_the_prior() -> None:
     assert integer(1, 3, prior=2).grid(5) == [1, 2, 3]
 
 
+def test_holds_points_whatever_else_they_have() -> None:
+    space = Space.parse({"a": choice([1, True]), "b": linear(0.0, 1.0, when={"a": True}), "c": 3})
+    assert space.holds({"a": 1})
+    assert space.holds({"a": True, "b": 0.5, "c": 4, "d": 5})
+    assert not space.holds({"a": True})
+    assert not space.holds({"a": True, "b": 1.5})
+    assert not space.holds({"a": 1.0})
+
+
 def test_conditions_may_chain_and_stand_in_any_order() -> None:
     space = Space.parse(
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 import pytest
@@ -258,3 +258,40 @@ def test_a_process_learns_from_the_best_and_some_others_where_there_are_many() -
     assert set(range(10)) <= {int(trial.value) for trial in chosen if trial.value is not None}
     few = model._observed(points[:20])
     assert model._chosen(few) == few
+
+
+def test_a_process_is_told_of_far_results_only_that_they_are_far() -> None:
+    """Of 1, 2, 3, 4, 1000 and infinity the median of the finite is 3 and the best 2 below it: at most 3 + 5 * 2."""
+    problem = problem_of({"x": {"linear": [0.0, 1.0]}})
+    model = Model(problem, gp_sampler, most_spread=5.0)
+    losses = [1.0, 1000.0, 3.0, math.inf, 2.0, 4.0]
+    trials = model._observed([Observation({"x": i / 10}, loss) for i, loss in enumerate(losses)])
+    assert [trial.value for trial in model._limited(trials)] == [1.0, 13.0, 3.0, math.inf, 2.0, 4.0]
+    assert [trial.value for trial in trials] == losses
+    flat = model._observed([Observation({"x": i / 10}, loss) for i, loss in enumerate([1.0, 1.0, 1.0, 9.0])])
+    assert model._limited(flat) == flat
+
+
+@pytest.mark.slow
+def test_a_process_learns_beside_one_result_that_is_far_off() -> None:
+    """One of 1e6 beside losses from 0 to 10: told as it is, it would be all that the process sees."""
+
+    def loss(x: float, y: float) -> float:
+        return 10 * ((x - 0.3) ** 2 + (y - 0.4) ** 2)
+
+    def best(most_spread: float | None, seed: int) -> float:
+        problem = problem_of({"x": {"linear": [0.0, 1.0]}, "y": {"linear": [0.0, 1.0]}}, seed)
+        drawn = np.random.default_rng(seed).random((9, 2)).tolist()
+        seen = [
+            Observation({"x": 0.95, "y": 0.95}, 1e6),
+            *(Observation({"x": x, "y": y}, loss(x, y)) for x, y in drawn),
+        ]
+        model = Model(problem, gp_sampler, most_spread=most_spread)
+        for index in range(10, 16):
+            point = model.propose(seen, [], index)
+            assert point is not None
+            seen.append(Observation(point, loss(float(point["x"]), float(point["y"]))))
+        return min(observation.loss for observation in seen)
+
+    limited, as_it_is = ([best(most_spread, seed) for seed in range(3)] for most_spread in (5.0, None))
+    assert median(limited) < 0.1 * median(as_it_is)
