@@ -87,9 +87,8 @@ def test_what_was_found_is_kept_with_the_study(tmp_path: Path) -> None:
     assert [run.hyperparameters for run in after.tree] == [run.hyperparameters for run in before.tree]
 
     # It cannot be given other earlier studies any more.
-    with pytest.raises(ConfigError, match=r"warm_start: was \[.*, is now null") as error:
+    with pytest.raises(ConfigError, match=r"warm_start: was first \(4 results\), is now nothing"):
         tune(tmp_path, "second", budget="2 runs")
-    assert len(str(error.value)) < 1_000
 
 
 def test_losses_survive_the_store(tmp_path: Path) -> None:

@@ -36,9 +36,6 @@ from thalweg.worker import StudyWorker
 
 DEFAULT_STORE = ".thalweg/store.db"
 
-_MOST_SHOWN = 300
-"""Characters of a value in a message."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -427,7 +424,12 @@ def make_plan(study: Study, strategy: Strategy, loop: Loop, location: str | Path
         cost=total,
         expected_seconds=total.device_seconds / loop.executor.num_workers if total.device_seconds else None,
         workers=loop.executor.num_workers,
-        facts={**trainer.facts(), "store": str(location), "recorded so far": f"{len(loop.tree)} runs"},
+        facts={
+            **trainer.facts(),
+            **earlier_studies.facts(study.earlier),
+            "store": str(location),
+            "recorded so far": f"{len(loop.tree)} runs",
+        },
     )
 
 
@@ -454,14 +456,11 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str =
         old, new = before.get(key), now.get(key)
         if path == "file" or old == new:
             continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if path == "warm_start":
+            was, now_is = (earlier_studies.in_short(earlier_studies.from_config(value or [])) for value in (old, new))
+            changes.append(f"warm_start: was {was}, is now {now_is}")
+        elif isinstance(old, Mapping) and isinstance(new, Mapping):
             changes += _differences(old, new, f"{path}.")
         else:
-            changes.append(f"{path}: was {_short(old)}, is now {_short(new)}")
+            changes.append(f"{path}: was {json.dumps(old)}, is now {json.dumps(new)}")
     return changes
-
-
-def _short(value: object) -> str:
-    """As JSON; what is longer than a few lines, such as an earlier study's results, is cut."""
-    text = json.dumps(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} ..."

@@ -77,6 +77,16 @@ def from_config(config: Sequence[Mapping[str, Any]]) -> tuple[Earlier, ...]:
     )
 
 
+def in_short(earlier: Sequence[Earlier]) -> str:
+    """Which studies, with how many results each."""
+    return ", ".join(f"{study.name} ({len(study.results)} results)" for study in earlier) or "nothing"
+
+
+def facts(earlier: Sequence[Earlier]) -> dict[str, str]:
+    """What the plan tells a person about them; nothing where there are none."""
+    return {"warm start": in_short(earlier)} if earlier else {}
+
+
 def _split(references: str | Sequence[str]) -> list[str]:
     given = [references] if isinstance(references, str) else list(references)
     names = [name.strip() for entry in given for name in entry.split(",")]
