@@ -28,6 +28,12 @@ STUDIES: dict[str, tuple[str, ...]] = {
 }
 """What is measured of each."""
 
+SLOW = {("optuna", "gp_hyperband"), ("optuna", "gp_median")} | {
+    ("syne_tune", study) for study in ("mobster", "hyper_tune", "dyhpo")
+}
+"""Peers whose Gaussian processes take from ten seconds to minutes for one study: they get fewer seeds."""
+NUM_SLOW_SEEDS = 5
+
 
 def make(tool: str) -> Path | str:
     """A tool's Python, or why it could not be installed. What is there already is used again."""

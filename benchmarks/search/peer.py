@@ -5,6 +5,7 @@ Imports numpy alone; the script that imports this adds its own tool.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -40,14 +41,11 @@ def main(searches: Mapping[str, Search], *, starts_over: Collection[str] = ()) -
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for seed in asked["seeds"]:
-        meter = Meter(
-            table, asked["variant"], asked["priors"], seed, asked["budget"], resumes=asked["study"] not in starts_over
-        )
+        resumes = asked["study"] not in starts_over
+        meter = Meter(table, asked["variant"], asked["priors"], seed, asked["budget"], resumes=resumes)
         start = time.process_time()
-        try:
+        with contextlib.suppress(Exhausted):
             searches[asked["study"]](meter, seed)
-        except Exhausted:
-            pass
         answer: dict[str, Any] = {
             "seed": seed,
             "trace": meter.trace,

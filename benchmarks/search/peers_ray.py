@@ -1,4 +1,4 @@
-"""Ray Tune: its ASHA scheduler over random search, and BOHB (HyperBandForBOHB with TuneBOHB), driven as its controller does.
+"""Ray Tune: its ASHA scheduler over random search, and BOHB (HyperBandForBOHB, TuneBOHB), driven as by its controller.
 
 ASHA runs each trial until it is stopped; BOHB pauses trials, and resumes those that go on. The defaults come first.
 """
