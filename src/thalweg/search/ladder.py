@@ -119,6 +119,8 @@ class Direct:
         self._problem = problem
         self._shares = shares
         self._name = name
+        # A cache: a run's standing follows from the run, and most runs have not changed since the last decision.
+        self._known: dict[str, Standing] = {}
 
     @property
     def num_rungs(self) -> int:
@@ -150,7 +152,13 @@ class Direct:
 
     def standings(self, tree: Tree) -> list[Standing]:
         """Where every root stands, in order of creation."""
-        return [self._standing(run) for run in sorted_roots(tree)]
+        standings = []
+        for run in sorted_roots(tree):
+            known = self._known.get(run.id)
+            if known is None or known.run is not run:
+                known = self._known[run.id] = self._standing(run)
+            standings.append(known)
+        return standings
 
     def advance(self, standing: Standing) -> Action:
         """The step to the next rung."""
