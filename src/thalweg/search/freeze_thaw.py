@@ -29,6 +29,7 @@ _NUM_PRICED = 32
 """Costs are asked for the candidates with the most expected improvement only: a trainer may take a while to tell."""
 _BLIND_EVERY = 5
 _LEAST_CHANCE = 0.05
+_LEAST_COST = 1e-12
 _SHARE_OF_FIRST = 1 / 3
 
 
@@ -44,13 +45,14 @@ class FreezeThaw:
     worst loss seen; failed and stopped ones teach what they reached.
 
     **The choice.** A candidate's worth is the expected improvement of its end over the best finished run (over the
-    lowest predicted end, while none is finished) divided by what it is expected to cost: the step to its next rung,
-    and the rest of its training times the chance that it beats the best, since it is stopped where it does not look
-    like that. Costs are the trainer's (`Problem.cost`). Candidates for a new root are draws from the priors and
+    lowest predicted end, while none is finished) divided by the cost of getting there: for a paused run what is left
+    of its training, for a new one all of it. Only the step to its next rung is then taken, and the next decision
+    knows more. Costs are the trainer's (`Problem.cost`). Candidates for a new root are draws from the priors and
     points near the runs predicted best. Runs that are still training, and those chosen in the same decision, count as
     if they had ended where they are expected to, so that several workers do not all go to one place. The first 4
     roots are the priors' own point and draws from the priors; every fifth root is such a draw, whatever the model
-    says.
+    says. Where a run could go on, no root is begun while more than a third of the training went into first rungs: a
+    Gaussian process promises more of what it has not seen than most spaces keep.
 
     **The end.** While no run is finished, nothing is begun that would leave no room in the budget for bringing the
     run predicted best to its horizon. Once no more roots may begin, runs are continued until one is finished, and
@@ -84,7 +86,7 @@ class FreezeThaw:
         self._model = CurveModel(problem.space)
         # Run id -> the run and its curve, made again where the run or an ancestor is another object.
         self._curves: dict[str, tuple[list[Run], Curve]] = {}
-        self._costs: dict[tuple[str, int], tuple[float, float]] = {}
+        self._costs: dict[tuple[str, int], float] = {}
         counts = [step**-k for k in range(len(self._shares))]
         self.share = Direct(problem, self._shares, name).work(counts)
         self.num_roots = max_roots
@@ -129,16 +131,11 @@ class FreezeThaw:
             return (self.next_position(candidate) - candidate.position) / candidate.horizon
         return self.first_position(candidate) / self._problem.horizon(candidate)
 
-    def costs(self, run: Run) -> tuple[float, float]:
-        """What a paused run takes to its next rung, and from there to its horizon."""
+    def cost(self, run: Run) -> float:
+        """What a paused run takes from where it stands to its horizon."""
         key = (run.id, run.position)
         if key not in self._costs:
-            until = self.next_position(run)
-            cost = self._problem.cost
-            self._costs[key] = (
-                cost(run.hyperparameters, run.position, until),
-                cost(run.hyperparameters, until, run.horizon),
-            )
+            self._costs[key] = self._problem.cost(run.hyperparameters, run.position, run.horizon)
         return self._costs[key]
 
     def _fit(self, tree: Tree, runs: Sequence[Run]) -> CurveFit | None:
@@ -267,7 +264,7 @@ class _Choice:
             return None
         worths = np.full(len(waiting), -np.inf)
         for k in np.argsort(-gains, kind="stable")[:_NUM_PRICED]:
-            worths[k] = _per_cost(gains[k], chances[k], *self._owner.costs(self._runs[waiting[k]]))
+            worths[k] = gains[k] / max(self._owner.cost(self._runs[waiting[k]]), _LEAST_COST)
         k = int(np.argmax(worths))
         return _Worth(self._runs[waiting[k]], float(worths[k]))
 
@@ -276,12 +273,10 @@ class _Choice:
         points = [point for point in points if _key(point) not in self._known] or points[:1]
         means, deviations = fit.with_pending(self._pending).predict_new(points)
         gains = expected_improvement(means, deviations, self._best)
-        chances = ndtr((self._best - means) / deviations)
         worths = np.full(len(points), -np.inf)
         for k in np.argsort(-gains, kind="stable")[:_NUM_PRICED]:
-            first, horizon = self._owner.first_position(points[k]), self._problem.horizon(points[k])
-            cost = self._problem.cost
-            worths[k] = _per_cost(gains[k], chances[k], cost(points[k], 0, first), cost(points[k], first, horizon))
+            cost = self._problem.cost(points[k], 0, self._problem.horizon(points[k]))
+            worths[k] = gains[k] / max(cost, _LEAST_COST)
         k = int(np.argmax(worths))
         return _Worth(points[k], float(worths[k]))
 
@@ -315,10 +310,6 @@ def expected_improvement(means: FloatArray, deviations: FloatArray, best: float)
     z = (best - means) / deviations
     density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
     return np.asarray(np.maximum(deviations * (z * ndtr(z) + density), 0.0))
-
-
-def _per_cost(gain: float, chance: float, step: float, rest: float) -> float:
-    return float(gain / max(step + chance * rest, 1e-12))
 
 
 def _may_go_on(run: Run, problem: Problem) -> bool:
