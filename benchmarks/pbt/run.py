@@ -1,0 +1,273 @@
+"""Population-based training: what an exploit costs, and whether the schedules that it finds are any good.
+
+    make bench NAME=pbt
+
+exploit
+    What a fork takes to begin from its parent's checkpoint, beside what its interval takes, by the ledger of a study of
+    1M-parameter language models.
+toy
+    The two-parameter problem of Jaderberg et al. 2017 (arXiv:1711.09846, section 4.1), whose gradient is a surrogate's
+    that the hyperparameters weigh: populations beside random search with as many steps.
+pretrain
+    A population that pre-trains 1M-parameter language models on film reviews under a constant schedule, mutating the
+    learning rate, beside runs with a cosine schedule over a grid of peak rates: as many runs of the same length, so as
+    many training tokens in all. The validation losses of the best of each, for several seeds, and of the schedule that
+    the population found, replayed from scratch with another seed beside the best cosine with that seed.
+
+One run is trained at a time. With the defaults this takes about an hour on a core that has nothing else to do. Writes
+result.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "trunk"))
+from reviews import BATCH_SIZE, SHAPES, STEP_TOKENS, trainer
+
+import result
+from thalweg.budget import Budget
+from thalweg.replay import replay, schedule
+from thalweg.simulation import simulate
+from thalweg.space import Space
+from thalweg.study import Result, Study, run_study
+from thalweg.train.function import FunctionRun, FunctionTrainer
+from thalweg.tree import Metric, Run
+
+PARTS = ("exploit", "toy", "pretrain")
+EXPLOIT_AT_MOST = 0.01
+WARMUP_STEPS = 10
+VALIDATION_TOKENS = 20_000
+TOY_SEEDS = 20
+TOY_STEPS = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--size", choices=list(SHAPES), default="1M", help="of the models")
+    parser.add_argument("--seeds", type=int, default=3, help="of the pre-training; the first is that of the exploits")
+    parser.add_argument("--steps", type=int, default=200, help="of each run that is pre-trained")
+    parser.add_argument("--members", type=int, default=6, help="of each population, and cosine runs")
+    parser.add_argument("--interval", type=float, default=0.1, help="share of a run between two comparisons")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("result.json"))
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    claims = []
+    with tempfile.TemporaryDirectory() as folder:
+        sizing = Sizing(options.size, options.steps, options.members, options.interval, Path(folder))
+        if "exploit" in options.parts or "pretrain" in options.parts:
+            populations = [sizing.run("population", seed) for seed in range(options.seeds)]
+        if "exploit" in options.parts:
+            claims.append(exploit_claim(populations, sizing))
+        if "toy" in options.parts:
+            claims += toy_claims()
+        if "pretrain" in options.parts:
+            cosines = [sizing.run("cosine", seed) for seed in range(options.seeds)]
+            claims += pretrain_claims(populations, cosines, sizing)
+    result.write(options.out, claims, ["torch", "transformers"])
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large all is."""
+
+    size: str
+    steps: int
+    members: int
+    interval: float
+    folder: Path
+
+    @property
+    def interval_tokens(self) -> int:
+        """What a member trains between two comparisons."""
+        return round(self.steps * self.interval) * STEP_TOKENS
+
+    @property
+    def rates(self) -> list[float]:
+        """Peak rates of the cosine runs, evenly by their logarithm; the middle is about the best for the 1M model."""
+        return [float(rate) for rate in np.geomspace(7.5e-4, 1.2e-2, self.members)]
+
+    def run(self, kind: str, seed: int) -> Result:
+        """Train one of the two that are compared: equal in length and number of runs from scratch."""
+        rates = self.rates
+        if kind == "cosine":
+            space: dict[str, Any] = {"lr": {"choice": rates}, "schedule": "cosine"}
+            strategy: dict[str, Any] = {"name": "grid"}
+        else:
+            space = {"lr": {"log": [rates[0], rates[-1]]}, "schedule": "constant"}
+            strategy = {"name": "pbt", "population": self.members, "interval": self.interval, "perturb": 0.3}
+        fixed = {
+            "batch_size": BATCH_SIZE,
+            "tokens": self.steps * STEP_TOKENS,
+            "warmup": WARMUP_STEPS * STEP_TOKENS,
+        }
+        made = Study(
+            name=f"{kind}-{seed}",
+            space=Space.parse({**space, **fixed}),
+            metric=Metric.parse("loss"),
+            trainer=trainer(self.size, str(self.folder)).model_copy(update={"validation_tokens": VALIDATION_TOKENS}),
+            budget=Budget(runs=self.members),
+            strategy=strategy,
+            seed=seed,
+            workers=1,
+            hold_back=False,
+        )
+        found = run_study(made, self.folder / "store.db", quiet=True)
+        best = best_of(found)
+        rates_seen = [f"{stretch.hyperparameters['lr']:.2g}" for stretch in schedule(found.tree, best.id)]
+        print(f"{made.name}: {len(found.tree)} runs, loss {final(best):.4f}, rate {' > '.join(rates_seen)}", flush=True)
+        return found
+
+
+def exploit_claim(populations: list[Result], sizing: Sizing) -> dict[str, Any]:
+    """What forks take to begin from their parent's state, beside what an interval takes; sums over all forks.
+
+    Each interval of a run begins with a restore and ends with a checkpoint, be it a fork's first or not: an even share
+    of the run's is the first one's.
+    """
+    spent = dict.fromkeys(("setup", "checkpoint", "train", "evaluate"), 0.0)
+    num_forks = 0
+    for found in populations:
+        for run in found.tree:
+            if run.parent is not None:
+                num_forks += 1
+                for kind, cost in found.ledger.spent[run.id].items():
+                    spent[kind] += cost.seconds / len(run.reports)
+    assert num_forks, "nobody was replaced"
+    measured = {
+        "exploits": num_forks,
+        "interval_tokens": sizing.interval_tokens,
+        "seconds_per_exploit": {kind: round(seconds / num_forks, 4) for kind, seconds in spent.items()},
+        "share_with_the_checkpoint_at_the_end_of_the_interval": (spent["setup"] + spent["checkpoint"]) / spent["train"],
+        "load_average_per_core": round(os.getloadavg()[0] / (os.cpu_count() or 1), 1),
+    }
+    text = (
+        f"what an exploit takes, to build the model and restore the winner's state in it, times the training of its"
+        f" interval of {sizing.interval_tokens:,} tokens, {sizing.size} model, one core"
+    )
+    return result.claim(text, measured, spent["setup"] / spent["train"], at_most=EXPLOIT_AT_MOST)
+
+
+def toy_claims() -> list[dict[str, Any]]:
+    """Both kinds of populations beside random search."""
+    found: dict[str, list[float]] = {}
+    for name in ("random", "pbt", "pb2"):
+        own = {"random": {}, "pbt": {"interval": 0.05}, "pb2": {"interval": 0.05}}[name]
+        options = own if name == "random" else {"population": 4, **own}
+        found[name] = [toy_value({"name": name, **options}, seed) for seed in range(TOY_SEEDS)]
+    claims = []
+    for name in ("pbt", "pb2"):
+        gains = [own - other for own, other in zip(found[name], found["random"], strict=True)]
+        measured = {
+            "median": float(np.median(found[name])),
+            "median_of_random_search": float(np.median(found["random"])),
+            "seeds_in_which_it_is_better": sum(gain > 0 for gain in gains),
+            "seeds": TOY_SEEDS,
+            "best_possible": 1.2,
+            "steps_in_all": 4 * TOY_STEPS,
+        }
+        shortfall = (1.2 - float(np.median(found[name]))) / (1.2 - float(np.median(found["random"])))
+        text = f"toy problem: what {name} lacks of the best possible value, times what random search lacks, medians"
+        claims.append(result.claim(text, measured, shortfall, at_most=1.0))
+    return claims
+
+
+class Parameters:
+    """The two parameters of the toy problem."""
+
+    def __init__(self) -> None:
+        self.values = [0.9, 0.9]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.values = [float(value) for value in state["values"]]
+
+
+def climb(run: FunctionRun) -> None:
+    """Gradient ascent on the surrogate; its own value is what counts."""
+    theta = Parameters()
+    run.restore(theta=theta)
+    weights = [float(run.hyperparameters["h0"]), float(run.hyperparameters["h1"])]
+    for _ in run.positions():
+        theta.values = [t - 0.01 * 2 * h * t for t, h in zip(theta.values, weights, strict=True)]
+    run.report(q=1.2 - sum(t**2 for t in theta.values))
+
+
+def toy_value(strategy: Mapping[str, Any], seed: int) -> float:
+    found = simulate(
+        FunctionTrainer(climb, horizon=TOY_STEPS),
+        space={"h0": {"linear": [0.0, 1.0]}, "h1": {"linear": [0.0, 1.0]}},
+        metric="max q",
+        budget="4 runs",
+        strategy=strategy,
+        seed=seed,
+    )
+    return found.best_value
+
+
+def pretrain_claims(populations: list[Result], cosines: list[Result], sizing: Sizing) -> list[dict[str, Any]]:
+    """The population's best against the best cosine: as they were found, and from scratch with another seed."""
+    pairs = list(zip(populations, cosines, strict=True))
+    texts = {
+        "the best of a population less the best cosine of a grid at equal training tokens": [
+            (final(best_of(population)), final(best_of(cosine))) for population, cosine in pairs
+        ],
+        "both schedules replayed with another seed, the population's less the cosine's": [
+            (again(population, seed), again(cosine, seed)) for seed, (population, cosine) in enumerate(pairs, 1000)
+        ],
+    }
+    tokens = {
+        kind: [found.ledger.by_kind()["train"].tokens for found in those]
+        for kind, those in (("population", populations), ("cosine", cosines))
+    }
+    claims = []
+    for text, losses in texts.items():
+        differences = [own - other for own, other in losses]
+        half = stats.t.ppf(0.975, len(differences) - 1) * stdev(differences) / math.sqrt(len(differences))
+        measured = {
+            "population_losses": [round(own, 4) for own, _ in losses],
+            "cosine_losses": [round(other, 4) for _, other in losses],
+            "interval_95": [round(mean(differences) - half, 4), round(mean(differences) + half, 4)],
+            "training_tokens": tokens,
+            "runs_each": sizing.members,
+            "steps_of_a_run": sizing.steps,
+            "peak_rates_of_cosine": [round(rate, 6) for rate in sizing.rates],
+        }
+        whole = f"validation loss, {sizing.size} model: {text}; mean difference"
+        claims.append(result.claim(whole, measured, mean(differences), at_most=0))
+    return claims
+
+
+def again(found: Result, seed: int) -> float:
+    """The loss of the best run's schedule, from scratch with another seed."""
+    return final(replay(best_of(found).id, found.study, found.store, seed=seed, quiet=True)[-1])
+
+
+def best_of(found: Result) -> Run:
+    best = found.best
+    assert best is not None, "no run has finished"
+    return best
+
+
+def final(run: Run) -> float:
+    return run.reports[-1].metrics["loss"]
+
+
+if __name__ == "__main__":
+    main()
