@@ -1,14 +1,16 @@
-"""What the studies show: regrets, ranks, the budgets at which a regret is reached; the claims, curves and figures."""
+"""What the studies show: regrets, ranks, and the budgets at which a regret is reached."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cells import Found, why_none
 from meter import regret_at
+from scipy import stats
 from tables import all_tables
 
 AT = 10.0
@@ -67,6 +69,37 @@ class Regrets:
         values = (self.at(label, case, seed, budget) for case in cases for seed in self.seeds(label))
         return [value for value in values if value is not None]
 
+    def matrix(self, labels: Sequence[str], cases: Sequence[Case], budget: float) -> tuple[list[tuple[Case, int]], Any]:
+        """Regrets by (case, seed) and label, of the seeds that all these labels have."""
+        rows, keys = [], []
+        common = set.intersection(*(set(self.seeds(label)) for label in labels))
+        for case in cases:
+            for seed in sorted(common):
+                values = [self.at(label, case, seed, budget) for label in labels]
+                if all(value is not None for value in values):
+                    rows.append(values)
+                    keys.append((case, seed))
+        return keys, np.array(rows, dtype=float).reshape(-1, len(labels))
 
-def write(found: Sequence[Found], folder: Path) -> None:
-    """The results, the curves and the figures."""
+    def mean_ranks(self, labels: Sequence[str], cases: Sequence[Case], budget: float) -> dict[str, float]:
+        """Mean rank of each, 1 the best, ties shared; families count equally, and tables within them."""
+        keys, values = self.matrix(labels, cases, budget)
+        if not len(values):
+            return {}
+        ranks = stats.rankdata(np.round(values, 9), axis=1)
+        by_case: dict[str, dict[Case, list[Any]]] = defaultdict(lambda: defaultdict(list))
+        for (case, _), row in zip(keys, ranks, strict=True):
+            by_case[all_tables()[case[0]].family][case].append(row)
+        families = [np.mean([np.mean(rows, axis=0) for rows in cases.values()], axis=0) for cases in by_case.values()]
+        return dict(zip(labels, map(float, np.mean(families, axis=0)), strict=True))
+
+    def reached(self, label: str, case: Case, seed: int, regret: float, within: float) -> float:
+        """Full trainings after which a study of this budget returns as little until its end; infinite if it never does.
+
+        Not when it first does: what is best early, by chance, may be given up for something worse.
+        """
+        since = math.inf
+        for spent, value in self.trace(label, case, seed, within) or []:
+            if spent <= within + 1e-9:
+                since = math.inf if value > regret + 1e-9 else min(since, spent)
+        return since

@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import claims
 import environments
 import findings
 import numpy as np
@@ -23,7 +24,7 @@ from cells import Cell, Found, carry_out, why_none
 from tables import FAMILIES, PRIORS, VARIANTS, Table, all_tables
 
 PEER_BUDGET = 20.0
-"""Full trainings of a peer's study. Peers are not told their budget: what one returns at less is read from its trace."""
+"""Full trainings of a peer's study. Peers are not told budgets: what one returns at less is read from its trace."""
 BUDGETS = (5.0, 10.0, 20.0)
 QUICK_SEEDS = 2
 HERE = Path(__file__).parent
@@ -49,7 +50,7 @@ def main() -> None:
     folder = options.out or (HERE if whole else None)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        findings.write(found, folder)
+        claims.write(found, folder)
 
 
 def parse() -> argparse.Namespace:
