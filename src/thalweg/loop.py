@@ -129,7 +129,9 @@ class Loop:
         self._dispatch()
         if not self._running and not actions:
             return False
-        self._wait()
+        # Giving a waiting run up takes no worker: what it was counted for is asked for again at once.
+        if not any(isinstance(action, Stop) and self.tree[action.run].ended for action in actions):
+            self._wait()
         return True
 
     def _decide(self, free: int, left: Left) -> Sequence[Action]:
