@@ -212,6 +212,15 @@ class Result:
         return self.view.best
 
     @property
+    def front(self) -> list[Run]:
+        """The best trade-offs: finished runs that no other beats in one objective without being worse in another.
+
+        With one objective the best run alone."""
+        from thalweg.report.front import front
+
+        return front(self.view)
+
+    @property
     def best_hyperparameters(self) -> dict[str, Any]:
         """Of the best run.
 

@@ -224,6 +224,28 @@ def test_importance_finds_what_matters(make: SimpleNamespace) -> None:
     assert sum(found.shares.values()) == pytest.approx(1.0)
 
 
+def test_importance_has_intervals_and_says_when_they_are_wide(make: SimpleNamespace) -> None:
+    many = importance(make.view([make.run(i) for i in range(1, 60)]))
+    assert set(many.intervals) == set(many.shares)
+    assert all(0 <= low <= high <= 1 for low, high in many.intervals.values())
+    assert (
+        many.intervals["lr"][0] > 0.5
+    )  # the accuracy of these runs falls with the distance of the learning rate's logarithm
+    assert "Not enough runs" not in many.basis
+    rng = np.random.default_rng(0)
+    noise = [
+        make.run(i, reports=(Report(6000, {"accuracy": float(rng.random())}),), position=6000, horizon=6000)
+        for i in range(1, 8)
+    ]
+    assert "Not enough runs" in importance(make.view(noise)).basis
+
+
+def test_importance_of_thousands_of_runs_is_of_some_of_them(make: SimpleNamespace) -> None:
+    found = importance(make.view([make.run(i) for i in range(1, 3_001)]))
+    assert "From 200 runs" in found.basis
+    assert "Of 3,000 such runs they are drawn at random" in found.basis
+
+
 def test_importance_says_when_it_cannot_tell(make: SimpleNamespace) -> None:
     few = importance(make.view([make.run(i) for i in range(1, MIN_RUNS)]))
     assert few.shares == {}

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from thalweg.budget import Budget, Cost, Ledger, SpendKind
 from thalweg.errors import ConfigError
-from thalweg.report.plots_cost import costs_to_reach, pareto_front
+from thalweg.report.lineage_costs import costs_to_reach
+from thalweg.report.plots_cost import pareto_front
 from thalweg.report.plots_rungs import compared, shares
 from thalweg.report.search_plots import PLOTS
 from thalweg.report.view import StudyView

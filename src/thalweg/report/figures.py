@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,8 +188,10 @@ def rungs(view: StudyView) -> go.Figure | None:
     return finish(figure, 420)
 
 
-def importance_bars(shares: dict[str, float]) -> go.Figure | None:
-    """Shares of variance explained, the largest on top; None where there are none."""
+def importance_bars(
+    shares: dict[str, float], intervals: Mapping[str, tuple[float, float]] | None = None
+) -> go.Figure | None:
+    """Shares of variance explained with their intervals, the largest on top; None where there are none."""
     if not shares:
         return None
     names = list(shares)[::-1]
@@ -199,16 +201,46 @@ def importance_bars(shares: dict[str, float]) -> go.Figure | None:
         y=list(range(len(names))),
         orientation="h",
         marker={"color": BLUE},
-        text=[f"{shares[name]:.0%}" for name in names],
-        textposition="outside",
+        text=[_share_text(shares[name], intervals, name) for name in names],
+        textposition="outside" if not intervals else "none",
         cliponaxis=False,
-        hovertext=[f"{label(name)}: {shares[name]:.1%} of the variance" for name in names],
+        hovertext=[f"{label(name)}: {_share_text(shares[name], intervals, name)} of the variance" for name in names],
         hoverinfo="text",
     )
+    if intervals:
+        ends = [intervals[name] for name in names]
+        figure.add_scatter(
+            x=[part for low, high in ends for part in (low, high, None)],
+            y=[part for i in range(len(names)) for part in (i, i, None)],
+            mode="lines+markers",
+            line={"color": GREY, "width": 1.5},
+            marker={"symbol": "line-ns-open", "size": 9},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+        for i, name in enumerate(names):
+            text = _share_text(shares[name], intervals, name)
+            at = max(shares[name], intervals[name][1])
+            figure.add_annotation(
+                x=min(at, 0.84),
+                y=i,
+                text=text,
+                showarrow=False,
+                xanchor="left",
+                xshift=8,
+                yshift=11 if at > 0.84 else 0,
+            )
     shown = [label(name if len(name) <= 28 else f"{name[:27]}…") for name in names]
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=shown, ticklabelstandoff=6)
     figure.update_xaxes(title_text="share of variance explained", tickformat=".0%", range=[0, 1.08], dtick=0.25)
     return finish(figure, 110 + 34 * len(names))
+
+
+def _share_text(share: float, intervals: Mapping[str, tuple[float, float]] | None, name: str) -> str:
+    if not intervals:
+        return f"{share:.0%}"
+    low, high = intervals[name]
+    return f"{share:.0%} ({low:.0%} to {high:.0%})"
 
 
 def _marks(figure: go.Figure, view: StudyView, row: int, xs: Any, ends: Sequence[float]) -> None:
@@ -335,8 +367,11 @@ def _parallel_panel(view: StudyView) -> Panel:
 
 def _importance_panel(view: StudyView) -> Panel:
     found = importance(view)
-    caption = f"How much of the differences between runs each hyperparameter explains (functional ANOVA). {found.basis}"
-    return _panel("importance", "Importance", caption, importance_bars(found.shares), found.basis)
+    caption = (
+        "How much of the differences between runs each hyperparameter explains (functional ANOVA), with 90% bootstrap"
+        f" intervals. {found.basis}"
+    )
+    return _panel("importance", "Importance", caption, importance_bars(found.shares, found.intervals), found.basis)
 
 
 def _cost_panel(view: StudyView) -> Panel:

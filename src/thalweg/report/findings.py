@@ -8,6 +8,8 @@ from collections import Counter
 from typing import Any
 
 from thalweg.budget import SPEND_KINDS, Cost
+from thalweg.report.confirmation import confirmation_dicts
+from thalweg.report.front import front_dict
 from thalweg.report.intervals import Difference, newcombe, overlap, usable
 from thalweg.report.view import StudyView
 from thalweg.report.wording import difference, first_line, result, score
@@ -40,6 +42,9 @@ def summary_dict(view: StudyView) -> dict[str, Any]:
         "baseline": _run(view, baseline) if baseline else None,
         "comparison": _comparison(view, best, baseline),
         "verdict": verdict(view),
+        "confirmation": as_json(confirmation_dicts(view)),
+        "front": as_json(front_dict(view)),
+        "stopped_by": None if view.stopped_by is None else dataclasses.asdict(view.stopped_by),
         "top": [_run(view, run) for run in view.ranked()[:NUM_TOP]],
         "failures": [
             {"run": run.id, "status": run.status, "error": first_line(run.error)}

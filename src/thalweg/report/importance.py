@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from thalweg.report.view import StudyView
 from thalweg.space import Choice, Dimension, Integer, Value
@@ -19,6 +22,13 @@ ENOUGH_RUNS = 8
 """A later rung is preferred, but not with fewer runs than this where an earlier one has more."""
 
 
+MOST_RUNS = 200
+"""Most runs that forests are fitted to: their time grows with the square of the number (30 s at 1,000)."""
+_NUM_SAMPLES = 20
+_VAGUE = 0.5
+"""An interval as wide as half of what is possible says next to nothing."""
+
+
 @dataclass(frozen=True)
 class Importance:
     """Shares of the result's variance that hyperparameters explain."""
@@ -27,6 +37,8 @@ class Importance:
     """Hyperparameter -> share, the largest first, with a sum of 1; empty where it cannot be told."""
     basis: str
     """What it rests on, or why it cannot be told, as a sentence."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Hyperparameter -> ends of a 90% bootstrap interval over the runs."""
 
 
 def importance(view: StudyView) -> Importance:
@@ -36,6 +48,10 @@ def importance(view: StudyView) -> Importance:
     Hyperparameter Importance). Hyperparameters that not every run has are left out.
     """
     scored, share = _comparable(view)
+    num_scored = len(scored)
+    if num_scored > MOST_RUNS:
+        drawn = np.random.default_rng(view.seed).choice(num_scored, MOST_RUNS, replace=False)
+        scored = [scored[i] for i in sorted(drawn)]
     if len(scored) < MIN_RUNS:
         return Importance(
             {}, f"Too few runs to tell: {len(scored)} comparable results, and at least {MIN_RUNS} needed."
@@ -50,7 +66,29 @@ def importance(view: StudyView) -> Importance:
         basis += " So few runs give a hint, not a measurement."
     if left_out := [name for name in view.space.dimensions if name not in searched]:
         basis += f" Left out, because not every run has them: {', '.join(left_out)}."
-    return Importance(_shares(view, scored, varied), basis)
+    if num_scored > MOST_RUNS:
+        basis += f" Of {num_scored:,} such runs they are drawn at random, to save time."
+    shares = _shares(view, scored, varied)
+    intervals = _intervals(view, scored, list(shares))
+    if vague := [name for name, (low, high) in intervals.items() if high - low >= _VAGUE]:
+        basis += f" Not enough runs: the interval of {' and of '.join(vague)} spans half of what is possible or more."
+    return Importance(shares, basis, intervals)
+
+
+def _intervals(
+    view: StudyView, scored: Sequence[tuple[Run, float]], names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    rng = np.random.default_rng(view.seed)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(_NUM_SAMPLES):
+        sample = [scored[i] for i in rng.integers(len(scored), size=len(scored))]
+        varied = [name for name in names if len({repr(run.hyperparameters[name]) for run, _ in sample}) > 1]
+        told = len({loss for _, loss in sample}) > 1 and bool(varied)
+        shares = _shares(view, sample, varied, num_trees=16, max_depth=6) if told else {}
+        for name in names:
+            found[name].append(shares.get(name, 0.0))
+    ranked = {name: sorted(values) for name, values in found.items()}
+    return {name: (values[1], values[-2]) for name, values in ranked.items()}
 
 
 def _comparable(view: StudyView) -> tuple[list[tuple[Run, float]], float]:
@@ -76,7 +114,14 @@ def _comparable(view: StudyView) -> tuple[list[tuple[Run, float]], float]:
     return list(by_share[most].values()), most
 
 
-def _shares(view: StudyView, scored: list[tuple[Run, float]], names: list[str]) -> dict[str, float]:
+def _shares(
+    view: StudyView,
+    scored: Sequence[tuple[Run, float]],
+    names: Sequence[str],
+    *,
+    num_trees: int = 64,
+    max_depth: int = 64,
+) -> dict[str, float]:
     import optuna
 
     optuna_verbosity = optuna.logging.get_verbosity()
@@ -92,7 +137,9 @@ def _shares(view: StudyView, scored: list[tuple[Run, float]], names: list[str]) 
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=view.seed % 2**32)
+            evaluator = optuna.importance.FanovaImportanceEvaluator(
+                n_trees=num_trees, max_depth=max_depth, seed=view.seed % 2**32
+            )
             found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     finally:
         optuna.logging.set_verbosity(optuna_verbosity)

@@ -13,10 +13,12 @@ import plotly.io
 from plotly.offline import get_plotlyjs
 
 from thalweg.budget import SPEND_KINDS, Cost
+from thalweg.report.confirmation import confirmed, mean_text, statement
 from thalweg.report.curve_report import curve_findings
 from thalweg.report.curves import Curves, read_curves
 from thalweg.report.figures import Panel, all_panels
 from thalweg.report.findings import changed, verdict
+from thalweg.report.front import front, objective_values, value_text
 from thalweg.report.palette import cost_axis, template
 from thalweg.report.style import SCRIPT, STYLE
 from thalweg.report.summary import cost_rows, estimate_text, main_cost, searched_text, statuses_text
@@ -70,8 +72,11 @@ def render(view: StudyView, curves: Curves, findings: Sequence[Finding] = ()) ->
         f"<p class='verdict'>{_text(verdict(view))}</p>{_tiles(view)}",
         f"<p>{_text(searched_text(view))} {_text(statuses_text(view))}</p></header>",
         _section("Best and baseline", _comparison(view)) if view.best else "",
+        _confirmation(view),
+        _front(view),
         *(_panel(panel) for panel in panels),
         _section("What the best run's curves say", _findings(findings)) if findings else "",
+        _section("Why it stopped", f"<p>{_text(view.stopped_by.reason)}</p>") if view.stopped_by else "",
         _section("What it cost", _costs(view)),
         _section("Runs", _runs(view)) if len(view.tree) else "",
         _section("Configuration", _configuration(view)),
@@ -91,6 +96,43 @@ def render(view: StudyView, curves: Curves, findings: Sequence[Finding] = ()) ->
             "</body></html>\n",
         ]
     )
+
+
+def _confirmation(view: StudyView) -> str:
+    groups = confirmed(view.tree, view.metric)
+    if not groups:
+        return ""
+    head = ["runs", "seeds", f"mean {view.metric.name} (95% interval)", "hyperparameters"]
+    rows = [
+        _row(
+            ", ".join(group.runs),
+            [
+                ", ".join(map(str, group.seeds)),
+                mean_text(group, view.metric),
+                hyperparameters_text({n: v for n, v in group.hyperparameters.items() if n not in view.space.fixed}),
+            ],
+        )
+        for group in groups
+    ]
+    return _section("Over seeds", f"<p>{_text(statement(groups, view.metric))}</p>{_table(head, rows)}")
+
+
+def _front(view: StudyView) -> str:
+    runs = front(view) if view.objectives else []
+    if not runs:
+        return ""
+    metrics, values = (view.metric, *view.objectives), objective_values(view)
+    rows = [
+        _row(
+            run.id, [*(value_text(view, m, v) for m, v in zip(metrics, values[run.id], strict=True)), _short(view, run)]
+        )
+        for run in runs
+    ]
+    note = (
+        "<p class='note'>Finished runs that no other beats in one objective without being worse in another. Cost is"
+        " what was spent on the run and its lineage.</p>"
+    )
+    return _section("Best trade-offs", note + _table(["run", *(m.name for m in metrics), "hyperparameters"], rows))
 
 
 def _findings(findings: Sequence[Finding]) -> str:

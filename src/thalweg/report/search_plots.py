@@ -16,7 +16,9 @@ from thalweg.report import figures
 from thalweg.report.importance import importance as read_importance
 from thalweg.report.parallel import parallel_coordinates
 from thalweg.report.plots_caption import Options, best_of, captioned, check_names, scored_runs
-from thalweg.report.plots_cost import ledger, pareto
+from thalweg.report.plots_cost import ledger
+from thalweg.report.plots_cost import pareto as against_cost
+from thalweg.report.plots_front import trade_offs
 from thalweg.report.plots_rungs import rungs
 from thalweg.report.plots_slices import contour, slices
 from thalweg.report.view import StudyView
@@ -66,8 +68,20 @@ def importance(view: StudyView, options: Options) -> go.Figure:
     found = read_importance(view)
     if not found.shares:
         raise ConfigError(f"plot 'importance': {found.basis}")
-    note = f"How much of the differences between runs each hyperparameter explains (functional ANOVA). {found.basis}"
-    return captioned(figures.importance_bars(found.shares), view, "Importance", note)
+    note = (
+        "How much of the differences between runs each hyperparameter explains (functional ANOVA), with 90% bootstrap"
+        f" intervals. {found.basis}"
+    )
+    return captioned(figures.importance_bars(found.shares, found.intervals), view, "Importance", note)
+
+
+def pareto(view: StudyView, options: Options) -> go.Figure:
+    """Results against the study's other objectives, or against what runs cost where it has none.
+
+    Raises:
+        ConfigError: no run has a result.
+    """
+    return trade_offs(view, options) if view.objectives else against_cost(view, options)
 
 
 PLOTS: dict[str, Callable[[StudyView, Mapping[str, str]], go.Figure]] = {

@@ -12,7 +12,9 @@ from rich.text import Text
 
 from thalweg.budget import SPEND_KINDS, Cost
 from thalweg.report import two_stage
+from thalweg.report.confirmation import Confirmed, confirmed, mean_text, statement
 from thalweg.report.findings import NUM_TOP, changed, summary_dict, verdict
+from thalweg.report.front import front, objective_values, value_text
 from thalweg.report.view import StudyView
 from thalweg.report.wording import (
     CostField,
@@ -33,6 +35,7 @@ from thalweg.tree import Run
 __all__ = ["estimate_text", "searched_text", "statuses_text", "summary", "summary_dict"]
 
 NUM_FAILURES = 5
+NUM_FRONT = 12
 
 
 def summary(view: StudyView) -> RenderableType:
@@ -42,8 +45,14 @@ def summary(view: StudyView) -> RenderableType:
     if best is not None:
         parts += [_comparison(view, best), Text()]
     parts += [Text(verdict(view), style="bold"), Text()]
+    if groups := confirmed(view.tree, view.metric):
+        parts += [_confirmation(view, groups), Text(plain(statement(groups, view.metric))), Text()]
+    if view.objectives and (runs := front(view)):
+        parts += [_front(view, runs), Text()]
     if len(view.ranked()) > 1:
         parts += [_top(view), Text()]
+    if view.stopped_by is not None:
+        parts += [Text(plain(f"Stopping rule met: {view.stopped_by.reason}")), Text()]
     parts += [part for line in two_stage.sentences(view) for part in (Text(plain(line)), Text())]
     parts += [_costs(view), Text(), Text(statuses_text(view))]
     return Group(*parts, *_failures(view))
@@ -129,6 +138,33 @@ def _top(view: StudyView) -> Table:
             _text(hyperparameters_text({n: run.hyperparameters[n] for n in _searched(view, run)})),
             main_cost(view.ledger.of(run.id)),
         )
+    return table
+
+
+def _confirmation(view: StudyView, groups: Sequence[Confirmed]) -> Table:
+    table = Table(title="Configurations over seeds", title_justify="left", box=None, pad_edge=False)
+    for heading in ("runs", "seeds", f"mean {view.metric.name} (95%)", "hyperparameters"):
+        table.add_column(_text(heading), justify="right" if heading == "seeds" else "left")
+    for group in groups[:NUM_TOP]:
+        searched = {n: v for n, v in group.hyperparameters.items() if n not in view.space.fixed}
+        texts = (", ".join(group.runs), str(len(group.seeds)), mean_text(group, view.metric))
+        table.add_row(*map(_text, (*texts, hyperparameters_text(searched))))
+    return table
+
+
+def _front(view: StudyView, runs: Sequence[Run]) -> Table:
+    table = Table(title="Best trade-offs", title_justify="left", box=None, pad_edge=False)
+    metrics, values = (view.metric, *view.objectives), objective_values(view)
+    table.add_column("run", no_wrap=True)
+    for metric in metrics:
+        table.add_column(_text(metric.name), justify="right", no_wrap=True)
+    table.add_column("hyperparameters", ratio=1)
+    for run in runs[:NUM_FRONT]:
+        cells = [value_text(view, m, v) for m, v in zip(metrics, values[run.id], strict=True)]
+        searched = {n: run.hyperparameters[n] for n in _searched(view, run)}
+        table.add_row(*map(_text, (run.id, *cells, hyperparameters_text(searched))))
+    if len(runs) > NUM_FRONT:
+        table.caption = f"The {NUM_FRONT} with the best {plain(view.metric.name)} of {len(runs)}; --json has all."
     return table
 
 

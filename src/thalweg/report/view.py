@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from thalweg.budget import Budget, Cost, Ledger
 from thalweg.errors import StoreError
 from thalweg.scaling.repetitions import best_run
+from thalweg.scaling.stopping import Stopping, Verdict, verdict
 from thalweg.space import Hyperparameters, Space
 from thalweg.trainer import Estimate
 from thalweg.tree import Metric, Run, Tree, Unit, final_loss
@@ -45,6 +46,17 @@ class StudyView:
         """The finished run with the best last evaluation, by its mean over seeds where it was repeated; it may be the
         baseline."""
         return best_run(self.tree, self.metric)
+
+    @property
+    def objectives(self) -> tuple[Metric, ...]:
+        """What is improved beside the metric."""
+        return tuple(map(Metric.parse, self.config.get("objectives") or ()))
+
+    @property
+    def stopped_by(self) -> Verdict | None:
+        """The stopping rule that the runs meet, if any: as the search itself found it."""
+        rules = self.config.get("stopping")
+        return verdict(self.tree, self.metric, Stopping(**rules)) if rules else None
 
     @property
     def baseline(self) -> Run | None:
