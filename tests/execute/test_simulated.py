@@ -282,7 +282,7 @@ class ForkOnce:
 def simulate_with_fork(trainer: SimulatedTrainer, *, then_continue: bool = False) -> Simulation:
     from unittest.mock import patch
 
-    with patch("thalweg.study.build_strategy", lambda *_: ForkOnce(then_continue)):
+    with patch("thalweg.study.build_strategy", lambda *_, **__: ForkOnce(then_continue)):
         return simulate(
             trainer, space={"lr": thalweg.log(1e-3, 1.0)}, metric="loss", budget="1 runs", strategy="random"
         )

@@ -219,7 +219,7 @@ class MemoryStore:
     # For the writer
 
     def _log(self, run_id: str, position: int) -> None:
-        self._last_logged[run_id] = max(self.last_position(run_id), position)
+        self._last_logged[run_id] = max(self._last_logged.get(run_id, position), position)
 
     def _report(self, run_id: str, position: int, metrics: Mapping[str, float]) -> None:
         study = self._find(run_id)
