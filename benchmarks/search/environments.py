@@ -31,7 +31,8 @@ STUDIES: dict[str, tuple[str, ...]] = {
 SLOW = {("optuna", "gp_hyperband"), ("optuna", "gp_median")} | {
     ("syne_tune", study) for study in ("mobster", "hyper_tune", "dyhpo")
 }
-"""Peers whose Gaussian processes take from ten seconds to minutes for one study: they get fewer seeds."""
+"""Peers whose Gaussian processes take from ten seconds to minutes for one study: they get fewer seeds and half of
+the budget, and no table of LoRA ranks, where there is nothing to model."""
 NUM_SLOW_SEEDS = 5
 
 

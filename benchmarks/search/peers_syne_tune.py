@@ -18,6 +18,8 @@ from syne_tune.optimizer.scheduler import SchedulerDecision
 from tables import prior_of, range_of
 
 UNTIL, REACHED, LOSS = "until", "reached", "loss"
+SKIP_PERIOD = 3
+"""The Gaussian process is fitted anew after so many new trials: what its documentation advises for DyHPO, done for all."""
 
 
 def make(name: str, **options: Any) -> peer.Search:
@@ -26,7 +28,7 @@ def make(name: str, **options: Any) -> peer.Search:
     def search(meter: Meter, seed: int) -> None:
         space = {name: dimension(entry) for name, entry in meter.space.items()}
         if name != "ASHA":
-            options["search_options"] = {"debug_log": False}
+            options["search_options"] = {"debug_log": False, "opt_skip_period": SKIP_PERIOD}
         scheduler = getattr(baselines, name)(
             {**space, UNTIL: meter.whole},
             metric=LOSS,

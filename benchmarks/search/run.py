@@ -93,13 +93,18 @@ def own_cells(
 
 def peer_cells(tools: Sequence[str], tables: Sequence[Table], variants: Sequence[str]) -> list[Cell]:
     """Each peer's studies, the slow ones last."""
-    cells = [
-        Cell(tool=tool, study=study, table=table.name, variant=variant, budget=PEER_BUDGET)
-        for tool, table in itertools.product(tools, tables)
-        for study in environments.STUDIES[tool]
-        for variant in table.variants
-        if variant in variants
-    ]
+    cells = []
+    for tool, table in itertools.product(tools, tables):
+        for study in environments.STUDIES[tool]:
+            is_slow = (tool, study) in environments.SLOW
+            if is_slow and table.family == "lora":
+                continue
+            budget = findings.AT if is_slow else PEER_BUDGET
+            cells += [
+                Cell(tool=tool, study=study, table=table.name, variant=variant, budget=budget)
+                for variant in table.variants
+                if variant in variants
+            ]
     return sorted(cells, key=lambda cell: (cell.tool, cell.study) in environments.SLOW)
 
 
