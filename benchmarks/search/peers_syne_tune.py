@@ -19,7 +19,7 @@ from tables import prior_of, range_of
 
 UNTIL, REACHED, LOSS = "until", "reached", "loss"
 SKIP_PERIOD = 3
-"""The Gaussian process is fitted anew after so many new trials: what its documentation advises for DyHPO, done for all."""
+"""The Gaussian process is fitted anew after so many new trials, for all as is the default for DyHPO."""
 
 
 def make(name: str, **options: Any) -> peer.Search:
