@@ -12,6 +12,7 @@ from typing import Any
 import environments
 import numpy as np
 import pictures
+import same_as_loop
 from cells import Found, why_none
 from findings import AT, NUM_WORKERS, Case, Regrets
 from tables import FAMILIES, all_tables
@@ -43,7 +44,7 @@ def write(found: Sequence[Found], folder: Path) -> None:
 
 def claims(regrets: Regrets, found: Sequence[Found]) -> list[dict[str, Any]]:
     """All that can be made of these studies."""
-    made = [_known(regrets), _missing(found), _regrets(regrets), _thresholds(regrets)]
+    made = [_known(regrets), _loop(), _missing(found), _regrets(regrets), _thresholds(regrets)]
     if DEFAULT in regrets.labels:
         made += _ranks(regrets)
         made += [*_budget_ratios(regrets, DEFAULT), *_misled(regrets), *_speed_ups(found)]
@@ -86,6 +87,14 @@ def _known(regrets: Regrets) -> dict[str, Any]:
         " another simulator: largest difference"
     )
     return result.claim(text, measured, max(off, default=0.0))
+
+
+def _loop() -> dict[str, Any]:
+    same = same_as_loop.compare()
+    text = "share of studies whose tree equals that of the loop that real studies run in"
+    different = [name for name, is_same in same.items() if not is_same]
+    share = sum(same.values()) / len(same)
+    return result.claim(text, {"studies": len(same), "different": different}, share, at_least=1.0)
 
 
 def _missing(found: Sequence[Found]) -> dict[str, Any]:

@@ -86,6 +86,13 @@ def search(study: str, setting: Setting) -> Outcome:
     return _Study(study, setting).run()
 
 
+def grow(study: str, setting: Setting) -> Tree:
+    """The tree that one study ends with."""
+    grown = _Study(study, setting)
+    grown.run()
+    return grown.tree
+
+
 class _TableTrainer:
     """What prices need of a trainer: positions are the table's fidelities, and each costs one sample."""
 
