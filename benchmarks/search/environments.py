@@ -23,7 +23,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "optuna": ("tpe_hyperband", "tpe_median", "gp_hyperband", "gp_median", "tpe_hyperband_plain"),
     "ray": ("asha", "bohb"),
     "syne_tune": ("asha", "mobster", "hyper_tune", "dyhpo"),
-    "neps": ("prior_band", "hyperband"),
+    "neps": ("prior_band",),
     "smac": ("hyperband",),
 }
 """What is measured of each."""

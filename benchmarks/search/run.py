@@ -92,7 +92,7 @@ def own_cells(
 
 
 def peer_cells(tools: Sequence[str], tables: Sequence[Table], variants: Sequence[str]) -> list[Cell]:
-    """Each peer's studies, the slow ones last."""
+    """Each peer's studies, by families of tables, the slow ones last."""
     cells = []
     for tool, table in itertools.product(tools, tables):
         for study in environments.STUDIES[tool]:
@@ -105,7 +105,8 @@ def peer_cells(tools: Sequence[str], tables: Sequence[Table], variants: Sequence
                 for variant in table.variants
                 if variant in variants
             ]
-    return sorted(cells, key=lambda cell: (cell.tool, cell.study) in environments.SLOW)
+    families = {table.name: FAMILIES.index(table.family) for table in tables}
+    return sorted(cells, key=lambda cell: ((cell.tool, cell.study) in environments.SLOW, families[cell.table]))
 
 
 def show(found: Sequence[Found], budgets: Sequence[float]) -> None:
