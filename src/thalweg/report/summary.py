@@ -64,8 +64,9 @@ def searched_text(view: StudyView) -> str:
     sampler = f" with {view.strategy['sampler']}" if view.strategy.get("sampler") else ""
     budget = view.budget.describe() or "no limit"
     goal = "highest" if view.metric.goal == "max" else "lowest"
+    beside = f" and the best trade-offs with {', '.join(map(str, view.objectives))}," if view.objectives else ""
     return (
-        f"Searched {plain(names)} for the {goal} {plain(view.metric.name)}"
+        f"Searched {plain(names)} for the {goal} {plain(view.metric.name)}{plain(beside)}"
         f" by {plain(str(view.strategy.get('name')))}{plain(sampler)}, seed {view.seed}. Budget: {budget}."
     )
 

@@ -113,7 +113,8 @@ def check_memory(
             if needed is not None and needed < least:
                 point, least = other, needed
     if least > limit:
-        shown = ", ".join(f"{key} = {value!r}" for key, value in point.items())
+        texts = {key: f"{value:.3g}" if isinstance(value, float) else repr(value) for key, value in point.items()}
+        shown = ", ".join(f"{key} = {text}" for key, text in texts.items())
         raise ConfigError(
             f"constraints: {limit / 1e9:.3g} GB of memory are too little for any run of the space: the least that"
             f" would work is {_rounded_up(least)} GB ({shown})"
