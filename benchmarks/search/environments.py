@@ -28,6 +28,8 @@ STUDIES: dict[str, tuple[str, ...]] = {
 }
 """What is measured of each."""
 
+RESULTS_VERSION = 1
+"""To be raised where tables, meter or a peer's script change, so that kept results are not taken for new ones."""
 SLOW = {("optuna", "gp_hyperband"), ("optuna", "gp_median")} | {
     ("syne_tune", study) for study in ("mobster", "hyper_tune", "dyhpo")
 }
@@ -63,7 +65,8 @@ def python_of(tool: str) -> Path | str:
 
 def mark(tool: str) -> str:
     """The tool with its version, as the folder of its results."""
-    return REQUIREMENTS[tool][0].replace("==", "-").replace("[", "-").replace("]", "")
+    name = REQUIREMENTS[tool][0].replace("==", "-").replace("[", "-").replace("]", "")
+    return f"{name}-{RESULTS_VERSION}"
 
 
 def make_all(tools: Sequence[str]) -> dict[str, str]:
