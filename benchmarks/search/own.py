@@ -37,8 +37,8 @@ STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "auto": ("auto", {}),
     "auto_warm": ("auto", {}),
 }
-"""What is measured: a strategy and its options. With 5 rungs, the first at one step of TaskSet, halving without priors is
-stronger than with the 3 by default; it is what the default has to hold its own against where priors are wrong."""
+"""What is measured: a strategy and its options. Halving without priors has 5 rungs, the first at one step of TaskSet:
+it is stronger so than with the 3 by default. It is what the default has to beat where priors are wrong."""
 PRIOR_FREE = "_uniform"
 """Names that end so are told of no prior, right or wrong."""
 WARM = "auto_warm"
