@@ -13,7 +13,6 @@ from thalweg.errors import ConfigError
 from thalweg.space import Hyperparameters, Space, Value
 from thalweg.tree import Action, Metric, Run, Start, Tree
 
-
 _NUM_DRAWS = 1_000
 
 
