@@ -17,11 +17,13 @@ import inspect
 import typing
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thalweg.errors import ConfigError, nearest
-from thalweg.scaling.stopping import Stopping
 from thalweg.search.strategy import Earlier, Observation, Problem, Sampler, Strategy
+
+if TYPE_CHECKING:
+    from thalweg.scaling.stopping import Stopping
 
 __all__ = ["SAMPLERS", "STRATEGIES", "Earlier", "Observation", "Problem", "Sampler", "Strategy", "strategy"]
 
