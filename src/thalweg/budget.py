@@ -182,7 +182,8 @@ class Left:
 
     amounts: Mapping[str, float]
     whole_runs: float | None = None
-    """How many average runs, each trained to its horizon, all of it has room for; None where no limit says."""
+    """How many average runs, each trained to its horizon, the compute that is left has room for; None where no
+    limit but the number of runs is set."""
 
     @property
     def used_up(self) -> str | None:

@@ -20,6 +20,7 @@ from thalweg.budget import Cost, Ledger, Left
 from thalweg.errors import ConfigError, ThalwegError
 from thalweg.execute.executor import Done, Event, Executor, Lost, Progress, Ready, Task
 from thalweg.plan.forecast import Speed, average_cost, average_horizon, price, prices, reduced, room_for
+from thalweg.scaling.repetitions import NUM_FINALISTS, best_run, finalists
 from thalweg.search.strategy import Strategy
 from thalweg.track.study_store import StudySession, StudyStore
 from thalweg.tree import Action, Continue, Fork, Run, Start, Stop, Tree
@@ -73,7 +74,8 @@ class Loop:
         self.tree = self.store.read_tree(self.study.name)
         self.ledger = self.store.read_ledger(self.study.name)
         self._running: set[str] = set()
-        self._giving_up: set[str] = set()
+        self._giving_up: dict[str, str] = {}
+        """Runs that were asked to stop, and by whom."""
         self._positions: dict[str, tuple[int, Mapping[str, float]]] = {}
         self._losses: Counter[str] = Counter()
         self._failures: list[str] = []
@@ -151,13 +153,14 @@ class Loop:
         return fitting
 
     def _whole_runs(self, left: Left) -> float | None:
-        """How many average runs there is room for; the average over the space never changes, the speed does."""
+        """How many average runs the compute has room for; the average over the space never changes, the speed does."""
         if self._average is None:
             study = self.study
             cost = average_cost(study.space, study.price, study.seed)
             self._average = cost, average_horizon(study.space, study.trainer.horizon, study.seed)
         cost, horizon = self._average
-        return room_for(left.amounts, self.speed.timed(cost, round(horizon)), self.executor.num_workers)
+        compute = {name: amount for name, amount in left.amounts.items() if name != "runs"}
+        return room_for(compute, self.speed.timed(cost, round(horizon)), self.executor.num_workers)
 
     def _fitting(self, actions: Sequence[Action], left: Left) -> list[Action]:
         """The actions that what is left has room for, one after the other."""
@@ -187,8 +190,8 @@ class Loop:
                 run = self.store.update_run(run_id, status="pending", until=until)
             case Fork():
                 run = self._fork(action)
-            case Stop(run_id):
-                run = self._stop(run_id)
+            case Stop(run_id, origin):
+                run = self._stop(run_id, origin)
         self.tree.absorb(run)
 
     def _fork(self, action: Fork) -> Run:
@@ -212,13 +215,22 @@ class Loop:
             fork_position=action.at,
         )
 
-    def _stop(self, run_id: str) -> Run:
+    def _stop(self, run_id: str, origin: str) -> Run:
         run = self.tree[run_id]
         if run_id in self._running:
-            self._giving_up.add(run_id)
+            self._giving_up[run_id] = origin
             self.executor.stop(run_id)
             return run
-        return run if run.ended else self.store.update_run(run_id, status="stopped")
+        return run if run.ended else self._given_up(run_id, origin)
+
+    def _given_up(self, run_id: str, origin: str) -> Run:
+        """A stopped run. One that the strategy gave up needs no checkpoint but where a fork begins; one that a person
+        stopped may be restarted or forked by hand."""
+        run = self.store.update_run(run_id, status="stopped")
+        if origin != "hand" and self.study.keep_checkpoints != "all":
+            for record in self.store.checkpoints(run_id):
+                drop_checkpoint(self.store, run_id, record)
+        return run
 
     def _take_requests(self) -> None:
         """What people asked for from another process joins here, through the same actions."""
@@ -267,9 +279,9 @@ class Loop:
         self._running.discard(task.run)
         self._positions.pop(task.run, None)
         run = self.store.read_run(task.run)
-        if run.id in self._giving_up and run.status == "interrupted":
-            run = self.store.update_run(run.id, status="stopped")
-        self._giving_up.discard(run.id)
+        origin = self._giving_up.pop(run.id, None)
+        if origin is not None and run.status == "interrupted":
+            run = self._given_up(run.id, origin)
         self._let_go.discard(run.id)
         self.tree.absorb(run)
         self.ledger = self.store.read_ledger(self.study.name)
@@ -308,13 +320,14 @@ class Loop:
             )
 
     def _let_checkpoints_go(self) -> None:
-        """Finished runs that are neither the best nor the baseline need no checkpoint, but where a fork begins and
-        where they can be extended."""
+        """Of finished runs the best few, any of which repetitions may show to be the best, and the baseline need their
+        checkpoints; the others only where a fork begins and where they can be extended."""
         if self.study.keep_checkpoints == "all":
             return
-        best = self.tree.best(self.study.metric)
+        metric = self.study.metric
+        needed = {run.id for run in (best_run(self.tree, metric), *finalists(self.tree, metric, NUM_FINALISTS)) if run}
         for run in self.tree:
-            if run.status != "finished" or run is best or run.origin == "baseline" or run.id in self._let_go:
+            if run.status != "finished" or run.id in needed or run.origin == "baseline" or run.id in self._let_go:
                 continue
             self._let_go.add(run.id)
             stable_end = self.study.trainer.stable_end(run.hyperparameters)
@@ -324,7 +337,7 @@ class Loop:
 
     def _test(self) -> None:
         """Evaluate the winner and the baseline on held-back data, which nothing before has seen."""
-        best = self.tree.best(self.study.metric)
+        best = best_run(self.tree, self.study.metric)
         baseline = next((run for run in self.tree if run.origin == "baseline" and run.status == "finished"), None)
         tested = self.store.read_tests(self.study.name)
         todo = [run for run in {run.id: run for run in (best, baseline) if run}.values() if run.id not in tested]

@@ -174,7 +174,7 @@ def fork_point(store: StudyStore, parent: str, position: int) -> CheckpointRecor
     found = fork_points(store, parent)
     if position not in found:
         at = ", ".join(map(str, sorted(found)))
-        known = f"it has them at {at}" if found else "it has none (of finished runs only the best keeps its own)"
+        known = f"it has them at {at}" if found else "it has none (of finished runs only the best few keep theirs)"
         raise ConfigError(f"run {parent} has no checkpoint at position {position}: {known}")
     return found[position]
 

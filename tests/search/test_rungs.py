@@ -105,8 +105,6 @@ def test_room_for_a_last_run_is_kept() -> None:
     assert go_on(1.0) == ["s-0"]
     # Not enough for any by this reckoning: the best tries.
     assert go_on(0.9) == ["s-0"]
-    # Where runs are the scarcest limit, nothing is known about the others.
-    assert go_on(0.0) == ["s-0", "s-1", "s-2"]
     done = run(9, 0.1, 0.1, 0.1)
     left = Left({"seconds": 100.0, "runs": 0.0}, 0.3)
     assert len(decide(strategy, *nine, done, free=3, left=left)) == 3

@@ -11,6 +11,9 @@ import numpy as np
 from thalweg.space import Hyperparameters, Value
 from thalweg.tree import Metric, Run, Tree
 
+NUM_FINALISTS = 4
+"""Most configurations that are worth repeating at the end of a study: their checkpoints are kept for it."""
+
 _LEVEL = 0.975
 """The quantile of Student's t at the ends of a two-sided 95% interval."""
 
@@ -91,14 +94,26 @@ def best_run(tree: Tree, metric: Metric) -> Run | None:
     A repetition that somebody made of another configuration alone changes nothing.
     """
     best = tree.best(metric)
-    if best is None:
-        return None
+    if best is None or all(run.seed == best.seed for run in tree):
+        return best
     groups = confirmed(tree, metric)
     own = _key(tree, best)
     if not any(_key(tree, tree[group.runs[0]]) == own for group in groups):
         return best
     winner = tree[groups[0].runs[0]]
     return winner if winner.status == "finished" else best
+
+
+def finalists(tree: Tree, metric: Metric, count: int) -> list[Run]:
+    """The finished runs that one would repeat under other seeds: the best ones, the first seed's of each configuration.
+
+    A run that is among them at the end of a study has been among them since it finished.
+    """
+    firsts: dict[_Key, Run] = {}
+    for run in sorted(tree, key=lambda run: run.number):
+        if run.status == "finished" and final_value(run, metric) is not None:
+            firsts.setdefault(_key(tree, run), run)
+    return sorted(firsts.values(), key=lambda run: metric.loss(run.reports[-1].metrics[metric.name]))[:count]
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> MeanDifference | None:

@@ -92,11 +92,6 @@ def has_finished(standings: Iterable[Standing]) -> bool:
     return any(standing.complete and standing.run.origin != "baseline" for standing in standings)
 
 
-def whole_runs(left: Left) -> float | None:
-    """For how many whole runs there are resources, the limit on runs aside; None where that is not known."""
-    return None if left.whole_runs == left.amounts.get("runs") else left.whole_runs
-
-
 def by_loss(standings: Iterable[Standing], rung: int) -> list[Standing]:
     """The best first, the earlier one where two are equal."""
     return sorted(standings, key=lambda standing: (standing.loss(rung), standing.run.number))
@@ -175,7 +170,7 @@ class Direct:
         The loop sees to that where roots begin; here, where they are continued: after such a step there must be room
         for the rest of the same run.
         """
-        room = whole_runs(left)
+        room = left.whole_runs
         if room is None or has_finished(standings):
             return list(actions)
         runs = {standing.run.id: standing.run for standing in standings}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from thalweg.budget import Left
 from thalweg.errors import ConfigError
-from thalweg.search.ladder import MARGIN, Direct, Standing, has_finished, positions, whole_runs
+from thalweg.search.ladder import MARGIN, Direct, Standing, has_finished, positions
 from thalweg.search.strategy import Problem, is_active, sorted_roots, start
 from thalweg.space import Hyperparameters
 from thalweg.tree import Action, Metric, Run, Start, Tree, final_loss
@@ -86,7 +86,7 @@ class Shortened(Direct):
         While no whole run is done, one stays untouched by all others: in the loop's eyes each root is complete in
         itself, so that nothing else would keep the room for it.
         """
-        num_runs, room = left.amounts.get("runs", math.inf), whole_runs(left)
+        num_runs, room = left.amounts.get("runs", math.inf), left.whole_runs
         reserve = not has_finished(standings)
         taken: list[Action] = []
         for action in actions:
