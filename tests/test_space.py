@@ -137,6 +137,45 @@ def test_priors_shape_the_draws() -> None:
     assert abs(share - 0.8125) < 4 * math.sqrt(0.8125 * 0.1875 / 2000)
 
 
+def test_whole_points_follow_the_priors_of_all_their_ranges() -> None:
+    """Eight ranges with priors at 0.1 of high confidence, a deviation of an eighth of the range. A point with a value
+    above 0.75, which is 5.2 deviations away, has a uniform one: each is in a share u = 1 - 0.9 ** (1 / 8) of the draws
+    and there in a quarter of those, so that 1 - (1 - u / 4) ** 8 = 2.6% of the points have one."""
+    space = Space({name: linear(0.0, 1.0, prior=0.1, confidence="high") for name in "abcdefgh"})
+    rng = np.random.default_rng(0)
+    points = [space.sample(rng) for _ in range(4_000)]
+    share = fmean(max(map(float, point.values())) > 0.75 for point in points)
+    expected = 1 - (1 - (1 - 0.9 ** (1 / 8)) / 4) ** 8
+    assert abs(share - expected) < 4 * math.sqrt(expected / 4_000)
+
+
+def test_a_ranges_weight_is_shared_and_a_choices_is_its_own() -> None:
+    """Two ranges with priors, of weights 0.5 and 0.9; the others count for nothing."""
+    space = Space(
+        {
+            "low": linear(0.0, 1.0, prior=0.5, confidence="low"),
+            "high": integer(1, 9, prior=5, confidence="high"),
+            "kind": choice(["a", "b"], prior="a"),
+            "plain": linear(0.0, 1.0),
+        }
+    )
+    weights = [space.prior_weight(name) for name in space.dimensions]
+    assert weights == [pytest.approx(math.sqrt(0.5)), pytest.approx(math.sqrt(0.9)), 0.75, None]
+
+
+@given(st.data())
+def test_draws_are_distributed_as_the_prior_coordinate_says(data: st.DataObject) -> None:
+    """The shares of the draws that lie below each tenth of the prior's probability."""
+    dimension = Float(
+        0.0, 1.0, prior=data.draw(st.floats(0.0, 1.0)), confidence=data.draw(st.sampled_from(["low", "medium", "high"]))
+    )
+    weight = data.draw(st.sampled_from([None, 0.0, 0.5, 1.0]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+    shares = np.sort([dimension.to_prior(dimension.sample(rng, weight=weight), weight=weight) for _ in range(400)])
+    # Kolmogorov and Smirnov's largest distance: 2.5 / sqrt(n) is exceeded once in a hundred thousand times.
+    assert np.abs(shares - (np.arange(400) + 0.5) / 400).max() < 2.5 / math.sqrt(400)
+
+
 @given(st.data())
 def test_a_prior_coordinate_and_its_value_are_inverse(data: st.DataObject) -> None:
     """A value's own coordinate gives the value, and no fewer of the draws lie below larger values."""

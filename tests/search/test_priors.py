@@ -122,13 +122,23 @@ def test_a_wrong_prior_hides_nothing(name: str) -> None:
 
 
 def test_the_weight_of_a_prior_falls_as_results_come_in() -> None:
-    optimizer = choice(["a", "b"], prior="b", confidence="high")
-    assert [prior_weight(optimizer, n) for n in (0, 7, 8, 31, 32)] == [0.9, 0.9, 0.45, 0.225, 0.1125]
+    space = Space(
+        {
+            "optimizer": choice(["a", "b"], prior="b", confidence="high"),
+            "plain": choice(["a", "b"]),
+            "lr": log(1e-5, 1e-3, prior=1e-4, confidence="high"),
+            "decay": log(1e-5, 1e-3, prior=1e-4, confidence="high"),
+        }
+    )
+    assert [prior_weight(space, "optimizer", n) for n in (0, 7, 8, 31, 32)] == [0.9, 0.9, 0.45, 0.225, 0.1125]
+    # Of two ranges each follows with the root of 0.9.
+    assert [prior_weight(space, "lr", n) for n in (0, 8)] == pytest.approx([0.948683, 0.474342], abs=1e-6)
+    assert prior_weight(space, "plain", 0) is None
     rng = np.random.default_rng(0)
-    taken = fmean(believed_option(optimizer, 16, rng) == "b" for _ in range(2_000))
+    taken = fmean(believed_option(space, "optimizer", 16, rng) == "b" for _ in range(2_000))
     assert abs(taken - 0.225) < 4 * math.sqrt(0.225 * 0.775 / 2_000)
-    assert believed_option(choice(["a", "b"]), 0, rng) is None
-    assert believed_option(log(1e-5, 1e-3, prior=1e-4), 0, rng) is None
+    assert believed_option(space, "plain", 0, rng) is None
+    assert believed_option(space, "lr", 0, rng) is None
 
 
 def test_sobol_puts_as_many_points_in_equal_shares_of_the_prior() -> None:

@@ -57,7 +57,11 @@ def _ordered(problem: Problem, points: list[dict[str, Value]]) -> list[dict[str,
         return [points[i] for i in rng.permutation(len(points))]
     believed = np.array(
         [
-            math.prod(d.prior_density(point[name]) for name, d in space.dimensions.items() if name in point)
+            math.prod(
+                d.prior_density(point[name], weight=space.prior_weight(name))
+                for name, d in space.dimensions.items()
+                if name in point
+            )
             for point in points
         ]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from thalweg.space import PRIOR_WEIGHT, PRIOR_WIDTH, Choice, Dimension, Hyperparameters, Space, Value
+from thalweg.space import Choice, Hyperparameters, Space, Value
 
 _WIDTHS = (0.02, 0.1, 0.3)
 """Standard deviations of a move, as shares of a dimension's range: one is drawn per point."""
@@ -13,11 +13,8 @@ _SHARE_SWITCHED = 0.2
 
 
 def drawn(space: Space, rng: np.random.Generator, *, count: int) -> list[dict[str, Value]]:
-    """Points from the priors, distributed as `Space.sample` draws them, and a hundred times as fast.
-
-    A prior and the uniform share beside it are drawn from directly, instead of by the inverse of what both add up to.
-    """
-    return [_drawn(space, rng) for _ in range(count)]
+    """Points from the priors."""
+    return [space.sample(rng) for _ in range(count)]
 
 
 def moved(space: Space, point: Hyperparameters, rng: np.random.Generator, *, count: int) -> list[dict[str, Value]]:
@@ -29,27 +26,6 @@ def moved(space: Space, point: Hyperparameters, rng: np.random.Generator, *, cou
     return [_moved(space, point, rng) for _ in range(count)]
 
 
-def _drawn(space: Space, rng: np.random.Generator) -> dict[str, Value]:
-    chosen: dict[str, Value] = {}
-    for name in space.ordered:
-        if space.is_active(name, chosen):
-            chosen[name] = _value(space.dimensions[name], rng)
-    return space.complete(chosen)
-
-
-def _value(dimension: Dimension, rng: np.random.Generator) -> Value:
-    if isinstance(dimension, Choice):
-        return dimension.sample(rng)
-    prior = dimension.prior
-    if prior is None or rng.random() >= PRIOR_WEIGHT[dimension.confidence]:
-        return dimension.at(float(rng.random()))
-    centre = dimension.unit(prior)
-    while True:
-        unit = float(rng.normal(centre, PRIOR_WIDTH[dimension.confidence]))
-        if 0.0 <= unit <= 1.0:
-            return dimension.at(unit)
-
-
 def _moved(space: Space, point: Hyperparameters, rng: np.random.Generator) -> dict[str, Value]:
     width = float(rng.choice(_WIDTHS))
     chosen: dict[str, Value] = {}
@@ -59,7 +35,7 @@ def _moved(space: Space, point: Hyperparameters, rng: np.random.Generator) -> di
         dimension = space.dimensions[name]
         value = point.get(name)
         if value is None or not dimension.contains(value):
-            chosen[name] = _value(dimension, rng)
+            chosen[name] = dimension.sample(rng, weight=space.prior_weight(name))
         elif isinstance(dimension, Choice):
             chosen[name] = dimension.sample(rng) if rng.random() < _SHARE_SWITCHED else value
         elif rng.random() < _SHARE_MOVED:

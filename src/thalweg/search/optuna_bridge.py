@@ -122,7 +122,7 @@ class Model:
             chosen: dict[str, Value] = {}
             for name in space.ordered:
                 if space.is_active(name, chosen):
-                    believed = believed_option(space.dimensions[name], self._num_results, beliefs)
+                    believed = believed_option(space, name, self._num_results, beliefs)
                     suggested = self._suggest(trial, name)
                     chosen[name] = suggested if believed is None else believed
         return space.complete(chosen)
@@ -144,9 +144,9 @@ class Model:
         self._seen = list(observations)
         return self._trials
 
-    def _weights(self, num_results: int) -> list[float]:
-        dimensions = self._problem.space.dimensions.values()
-        return [prior_weight(dimension, num_results) for dimension in dimensions if dimension.prior is not None]
+    def _weights(self, num_results: int) -> list[float | None]:
+        space = self._problem.space
+        return [prior_weight(space, name, num_results) for name in space.dimensions]
 
     def _chosen(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         most = self._max_observations
@@ -162,7 +162,7 @@ class Model:
         dimension = self._problem.space.dimensions[name]
         match dimension:
             case Float() | Integer() if dimension.prior is not None:
-                weight = prior_weight(dimension, self._num_results)
+                weight = prior_weight(self._problem.space, name, self._num_results)
                 return dimension.from_prior(trial.suggest_float(name, 0.0, 1.0), weight=weight)
             case Choice():
                 return dimension.options[trial.suggest_categorical(name, range(len(dimension.options)))]
@@ -185,11 +185,12 @@ class Model:
                 trial.value = min(trial.value, most)
         return limited
 
-    def _to_optuna(self, dimension: Dimension, value: Value) -> float:
+    def _to_optuna(self, name: str, value: Value) -> float:
+        dimension = self._problem.space.dimensions[name]
         if isinstance(dimension, Choice):
             return next(i for i, option in enumerate(dimension.options) if same(option, value))
         if dimension.prior is not None:
-            return dimension.to_prior(value, weight=prior_weight(dimension, self._num_results))
+            return dimension.to_prior(value, weight=prior_weight(self._problem.space, name, self._num_results))
         assert isinstance(value, int | float)
         return float(value) if isinstance(dimension, Float) else value
 
@@ -203,7 +204,7 @@ class Model:
             value=loss,
             datetime_start=_NEVER,
             datetime_complete=None if loss is None else _NEVER,
-            params={name: self._to_optuna(space.dimensions[name], point[name]) for name in names},
+            params={name: self._to_optuna(name, point[name]) for name in names},
             distributions={name: self._distributions[name] for name in names},
             user_attrs={},
             system_attrs={},

@@ -115,7 +115,7 @@ class PriorBand:
             if space.is_active(name, chosen):
                 dimension = space.dimensions[name]
                 follow = _weight(dimension) if weight is None else weight
-                chosen[name] = dimension.from_prior(float(rng.random()), weight=follow)
+                chosen[name] = dimension.sample(rng, weight=follow)
         return space.complete(chosen)
 
     def _around(self, centre: Hyperparameters, rng: np.random.Generator) -> dict[str, Value]:
@@ -126,7 +126,7 @@ class PriorBand:
                 continue
             dimension = space.dimensions[name]
             if name not in centre or not dimension.contains(centre[name]):
-                chosen[name] = dimension.from_prior(float(rng.random()), weight=_weight(dimension))
+                chosen[name] = dimension.sample(rng, weight=_weight(dimension))
             elif rng.random() >= MUTATION_RATE:
                 chosen[name] = centre[name]
             else:
@@ -145,7 +145,7 @@ def _density(dimensions: Mapping[str, Dimension], point: Hyperparameters) -> flo
 
 def _mutated(dimension: Dimension, value: Value, rng: np.random.Generator) -> Value:
     if not isinstance(dimension, Choice):
-        return _centred(dimension, value).from_prior(float(rng.random()), weight=1.0)
+        return _centred(dimension, value).sample(rng, weight=1.0)
     others = [option for option in dimension.options if not same(option, value)]
     return others[int(rng.integers(len(others)))] if others else value
 

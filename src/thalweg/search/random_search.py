@@ -12,7 +12,7 @@ class RandomSearch:
     """Independent draws from the space, uniform on each dimension's scale or from its prior.
 
     A prior's draws are normal around it, or take its option, and uniform in a share that is smaller where it is
-    believed more (`thalweg.dimensions`): a wrong one makes the search slower and hides nothing from it.
+    believed more (`Space.prior_weight`): a wrong one makes the search slower and hides nothing from it.
 
     Source: Bergstra and Bengio 2012, "Random search for hyper-parameter optimization", JMLR 13.
     """

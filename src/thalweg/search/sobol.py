@@ -42,5 +42,5 @@ class Sobol:
         chosen: dict[str, Value] = {}
         for name in space.ordered:
             if space.is_active(name, chosen):
-                chosen[name] = space.dimensions[name].from_prior(share_of[name])
+                chosen[name] = space.dimensions[name].from_prior(share_of[name], weight=space.prior_weight(name))
         return space.complete(chosen)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from thalweg.search.strategy import Observation, Problem
-from thalweg.space import PRIOR_WEIGHT, Choice, Dimension, Hyperparameters, Value
+from thalweg.space import Choice, Hyperparameters, Space, Value
 
 NUM_STARTUP = 4
 """Roots drawn at random before a model takes over. Few, because 6 to 20 runs is the normal size of a study here."""
@@ -61,25 +61,27 @@ def new_point(
     return proposal
 
 
-def prior_weight(dimension: Dimension, num_results: int) -> float:
+def prior_weight(space: Space, name: str, num_results: int) -> float | None:
     """How much a prior still weighs beside results: what was measured takes over from what was believed.
 
-    That of its confidence until there are 8 results, half of it from then on, a quarter from 16 on, and so forth: 4 /
-    n, in steps, so that what is kept in the prior's coordinate is seldom computed again.
+    That of its space (`Space.prior_weight`) until there are 8 results, half of it from then on, a quarter from 16 on,
+    and so forth: 4 / n, in steps, so that what is kept in the prior's coordinate is seldom computed again. None
+    without a prior.
 
     Source: the decay is that of Hvarfner et al. 2022 (piBO), arXiv:2204.11051.
 
-    >>> from thalweg.space import log
-    >>> lr = log(1e-5, 1e-3, prior=1e-4, confidence="low")
-    >>> [prior_weight(lr, n) for n in (0, 4, 7, 8, 15, 16, 100)]
+    >>> space = Space.parse({"lr": {"log": [1e-5, 1e-3], "prior": 1e-4, "confidence": "low"}})
+    >>> [prior_weight(space, "lr", n) for n in (0, 4, 7, 8, 15, 16, 100)]
     [0.5, 0.5, 0.5, 0.25, 0.25, 0.125, 0.03125]
     """
     num_doublings = (max(num_results, NUM_STARTUP) // NUM_STARTUP).bit_length() - 1
-    return PRIOR_WEIGHT[dimension.confidence] / (1 << num_doublings)
+    weight = space.prior_weight(name)
+    return None if weight is None else weight / (1 << num_doublings)
 
 
-def believed_option(dimension: Dimension, num_results: int, rng: np.random.Generator) -> Value | None:
+def believed_option(space: Space, name: str, num_results: int, rng: np.random.Generator) -> Value | None:
     """The option of a choice's prior where it is to be taken whatever a model says, else None."""
-    if not isinstance(dimension, Choice) or dimension.prior is None:
+    weight = prior_weight(space, name, num_results)
+    if weight is None or not isinstance(dimension := space.dimensions[name], Choice):
         return None
-    return dimension.prior if rng.random() < prior_weight(dimension, num_results) else None
+    return dimension.prior if rng.random() < weight else None
