@@ -9,18 +9,22 @@ toy
     The two-parameter problem of Jaderberg et al. 2017 (arXiv:1711.09846, section 4.1), whose gradient is a surrogate's
     that the hyperparameters weigh: populations beside random search with as many steps.
 pretrain
-    A population that pre-trains 1M-parameter language models on film reviews under a constant schedule, mutating the
-    learning rate, beside runs with a cosine schedule over a grid of peak rates: as many runs of the same length, so as
-    many training tokens in all. The validation losses of the best of each, for several seeds, and of the schedule that
-    the population found, replayed from scratch with another seed beside the best cosine with that seed.
+    A population that pre-trains language models on film reviews under a constant schedule, mutating the learning rate,
+    beside runs with a cosine schedule over a grid of peak rates: as many runs of the same length, so as many training
+    tokens in all. The validation losses of the best of each, for several seeds, and of the schedule that the population
+    found, replayed from scratch with another seed beside the best cosine with that seed.
 
-One run is trained at a time. With the defaults this takes about an hour on a core that has nothing else to do. Writes
-result.json beside this file.
+One run is trained at a time, on one core. Writes result.json beside this file, in which the claims of the parts that
+are left out stay as they are, and draws the schedules into schedules.png. The committed claims of `pretrain` are those
+of a smaller model and shorter runs than the defaults, for lack of time:
+
+    OMP_NUM_THREADS=1 python benchmarks/pbt/run.py --parts pretrain --size 0.2M --steps 160 --members 4
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -32,6 +36,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from pictures import draw
 from scipy import stats
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -49,6 +54,13 @@ from thalweg.tree import Metric, Run
 
 PARTS = ("exploit", "toy", "pretrain")
 EXPLOIT_AT_MOST = 0.01
+HIGHEST_RATES = {"0.2M": 2.4e-2, "1M": 1.2e-2}
+"""Peak rates of the grid: this, half of it, and so on. The best in one run each of 204,800 tokens, of this and its
+halves, are 6e-3 and 1.5e-3 under WSD (benchmarks/trunk)."""
+LOWEST_SHARE = 0.01
+"""A population's lowest rate, as a share of the highest: it must be able to let the rate decay."""
+PERTURB = 0.5
+"""More than usual: few forks have to bring a rate down by much."""
 WARMUP_STEPS = 10
 VALIDATION_TOKENS = 20_000
 TOY_SEEDS = 20
@@ -66,19 +78,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("result.json"))
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    claims = []
+    claims: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         sizing = Sizing(options.size, options.steps, options.members, options.interval, Path(folder))
+        seeds = range(options.seeds)
         if "exploit" in options.parts or "pretrain" in options.parts:
-            populations = [sizing.run("population", seed) for seed in range(options.seeds)]
+            populations = [sizing.run("population", seed) for seed in seeds]
         if "exploit" in options.parts:
-            claims.append(exploit_claim(populations, sizing))
+            claims["exploit"] = [exploit_claim(populations, sizing)]
         if "toy" in options.parts:
-            claims += toy_claims()
+            claims["toy"] = toy_claims()
         if "pretrain" in options.parts:
-            cosines = [sizing.run("cosine", seed) for seed in range(options.seeds)]
-            claims += pretrain_claims(populations, cosines, sizing)
-    result.write(options.out, claims, ["torch", "transformers"])
+            cosines = [sizing.run("cosine", seed) for seed in seeds]
+            claims["pretrain"] = pretrain_claims(populations, cosines, sizing)
+    write(options.out, claims)
+    if "pretrain" in options.parts:
+        draw(claims["pretrain"][0]["measured"], options.out.with_name("schedules.png"))
+
+
+def write(path: Path, claims: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Write the claims; those of parts that were not measured now stay, with their dates."""
+    before = json.loads(path.read_text()) if path.exists() else []
+    result.write(
+        path, [{"part": part, **claim} for part in claims for claim in claims[part]], ["torch", "transformers"]
+    )
+    kept = [claim for claim in before if claim["part"] not in claims]
+    entries = sorted([*kept, *json.loads(path.read_text())], key=lambda claim: PARTS.index(claim["part"]))
+    path.write_text(json.dumps(entries, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -98,8 +124,9 @@ class Sizing:
 
     @property
     def rates(self) -> list[float]:
-        """Peak rates of the cosine runs, evenly by their logarithm; the middle is about the best for the 1M model."""
-        return [float(rate) for rate in np.geomspace(7.5e-4, 1.2e-2, self.members)]
+        """Peak rates of the cosine runs, each twice the one before."""
+        highest = HIGHEST_RATES[self.size]
+        return [highest / 2**halvings for halvings in reversed(range(self.members))]
 
     def run(self, kind: str, seed: int) -> Result:
         """Train one of the two that are compared: equal in length and number of runs from scratch."""
@@ -108,8 +135,11 @@ class Sizing:
             space: dict[str, Any] = {"lr": {"choice": rates}, "schedule": "cosine"}
             strategy: dict[str, Any] = {"name": "grid"}
         else:
-            space = {"lr": {"log": [rates[0], rates[-1]]}, "schedule": "constant"}
-            strategy = {"name": "pbt", "population": self.members, "interval": self.interval, "perturb": 0.3}
+            # It begins about where the grid is, and may go far below.
+            prior = math.sqrt(rates[0] * rates[-1])
+            lr = {"log": [LOWEST_SHARE * rates[-1], rates[-1]], "prior": prior, "confidence": "high"}
+            space = {"lr": lr, "schedule": "constant"}
+            strategy = {"name": "pbt", "population": self.members, "interval": self.interval, "perturb": PERTURB}
         fixed = {
             "batch_size": BATCH_SIZE,
             "tokens": self.steps * STEP_TOKENS,
@@ -232,9 +262,12 @@ def pretrain_claims(populations: list[Result], cosines: list[Result], sizing: Si
             (again(population, seed), again(cosine, seed)) for seed, (population, cosine) in enumerate(pairs, 1000)
         ],
     }
+    found_by = {"population": populations, "cosine": cosines}
     tokens = {
-        kind: [found.ledger.by_kind()["train"].tokens for found in those]
-        for kind, those in (("population", populations), ("cosine", cosines))
+        f"{name}_tokens": {
+            kind: [found.ledger.by_kind()[spent].tokens for found in those] for kind, those in found_by.items()
+        }
+        for spent, name in (("train", "training"), ("evaluate", "evaluation"))
     }
     claims = []
     for text, losses in texts.items():
@@ -244,19 +277,38 @@ def pretrain_claims(populations: list[Result], cosines: list[Result], sizing: Si
             "population_losses": [round(own, 4) for own, _ in losses],
             "cosine_losses": [round(other, 4) for _, other in losses],
             "interval_95": [round(mean(differences) - half, 4), round(mean(differences) + half, 4)],
-            "training_tokens": tokens,
+            **tokens,
             "runs_each": sizing.members,
             "steps_of_a_run": sizing.steps,
-            "peak_rates_of_cosine": [round(rate, 6) for rate in sizing.rates],
+            "warmup_steps": WARMUP_STEPS,
+            "peak_rates_of_cosine": sizing.rates,
+            "losses_by_peak_rate": [by_rate(cosine) for cosine in cosines],
+            "best_peak_rates": [best_of(cosine).hyperparameters["lr"] for cosine in cosines],
+            "schedules_of_populations": [stretches(population) for population in populations],
+            "load_average_per_core": round(os.getloadavg()[0] / (os.cpu_count() or 1), 1),
         }
         whole = f"validation loss, {sizing.size} model: {text}; mean difference"
         claims.append(result.claim(whole, measured, mean(differences), at_most=0))
     return claims
 
 
+def by_rate(cosine: Result) -> list[float | None]:
+    """The final losses of the grid, from the lowest peak rate on; None for a run that diverged."""
+    runs = sorted(cosine.tree, key=lambda run: run.hyperparameters["lr"])
+    return [round(final(run), 4) if run.status == "finished" else None for run in runs]
+
+
+def stretches(population: Result) -> list[tuple[int, int, float]]:
+    """The learning rates that the best member went through: from step, to step, rate."""
+    found = schedule(population.tree, best_of(population).id)
+    return [(s.start // STEP_TOKENS, s.end // STEP_TOKENS, float(f"{s.hyperparameters['lr']:.4g}")) for s in found]
+
+
 def again(found: Result, seed: int) -> float:
     """The loss of the best run's schedule, from scratch with another seed."""
-    return final(replay(best_of(found).id, found.study, found.store, seed=seed, quiet=True)[-1])
+    loss = final(replay(best_of(found).id, found.study, found.store, seed=seed, quiet=True)[-1])
+    print(f"{found.study.name} replayed with seed {seed}: loss {loss:.4f}", flush=True)
+    return loss
 
 
 def best_of(found: Result) -> Run:
