@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from statistics import fmean
 
 import pytest
 
+from thalweg.budget import Left
 from thalweg.errors import ConfigError
 from thalweg.search import Observation, Problem, strategy
 from thalweg.search.prior_band import PriorBand
 from thalweg.space import Hyperparameters, Space
-from thalweg.tree import Metric
+from thalweg.tree import Metric, Start, Tree
 
 
 def problem_of(spec: dict[str, object], seed: int = 0) -> Problem:
@@ -117,3 +119,23 @@ def test_one_option_sets_eta_for_the_strategy_and_its_sampler() -> None:
     assert halving._sampler._eta == 4  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"strategy\.eta = 1 must be at least 2"):
         strategy("prior_band", {"eta": 1}, problem_of(LINE))
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_hyperband_tells_it_the_rung_at_which_a_root_begins(constrained: bool) -> None:
+    """With eta = 3 and three rungs, brackets begin 9, 5 and 3 roots at rungs 0, 1 and 2, where 1/2, 1/4 and 1/10 of the
+    draws are uniform. A fifth of a uniform draw lies within 0.1 of the prior, and 0.58 (0.8 deviations to both sides)
+    of what follows a prior of high confidence: so 0.39, 0.49 and 0.54 of the roots do."""
+    problem = problem_of({"x": {"linear": [0.0, 1.0], "prior": 0.5, "confidence": "high"}})
+    if constrained:
+        problem = dataclasses.replace(problem, is_feasible=lambda _: True)
+    hyperband = strategy("hyperband", {"sampler": "prior_band", "eta": 3, "num_rungs": 3, "max_roots": 3_400}, problem)
+    starts = hyperband.decide(Tree(), free_slots=3_400, left=Left({}))
+    near: dict[int, list[bool]] = {}
+    for action in starts[1:]:  # the first is the prior's own point
+        assert isinstance(action, Start)
+        near.setdefault(action.until, []).append(abs(float(action.hyperparameters["x"]) - 0.5) < 0.1)
+    for until, uniform in ((9, 1 / 2), (27, 1 / 4), (81, 1 / 10)):
+        expected = uniform * 0.2 + (1 - uniform) * (below(0.8) - below(-0.8))
+        assert fmean(near[until]) == pytest.approx(expected, abs=4 * math.sqrt(0.25 / len(near[until])))
+    assert fmean(near[9]) < fmean(near[81]) - 0.05

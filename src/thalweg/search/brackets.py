@@ -120,16 +120,17 @@ class Brackets:
         if count < 1:
             return []
         proposals = self._propose(standings, num_own, count)
-        return [self._ladder.begin(p, self._bracket_of(num_own + i).first) for i, p in enumerate(proposals)]
+        return [self._ladder.begin(p, bracket_of(self._cycle, num_own + i).first) for i, p in enumerate(proposals)]
 
-    def _bracket_of(self, index: int) -> Bracket:
-        """The bracket that the root of this index is in."""
-        index %= sum(bracket.sizes[0] for bracket in self._cycle)
-        for bracket in self._cycle:
-            if index < bracket.sizes[0]:
-                return bracket
-            index -= bracket.sizes[0]
-        raise AssertionError("an index is below the sum of the brackets' sizes")
+
+def bracket_of(cycle: Sequence[Bracket], index: int) -> Bracket:
+    """The bracket that the root of this index is in."""
+    index %= sum(bracket.sizes[0] for bracket in cycle)
+    for bracket in cycle:
+        if index < bracket.sizes[0]:
+            return bracket
+        index -= bracket.sizes[0]
+    raise AssertionError("an index is below the sum of the brackets' sizes")
 
 
 def check_num_configs(num_configs: int | None, *, least: int) -> None:

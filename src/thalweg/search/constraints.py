@@ -63,6 +63,12 @@ class Feasible:
         found = [self._moved(proposal, rng) for _ in range(_NUM_GOALS)]
         return min(found, key=lambda point: (point in known, _num_changes(proposal, point)))
 
+    def at_rung(self, rung: int) -> Feasible:
+        """The sampler of roots that begin at a rung; itself where that makes no difference to what proposes."""
+        if not hasattr(self._sampler, "at_rung"):
+            return self
+        return Feasible(self._sampler.at_rung(rung), self._problem)
+
     def _moved(self, proposal: Hyperparameters, rng: np.random.Generator) -> dict[str, Value]:
         """A feasible point on the way from a proposal to a drawn one."""
         space, goal = self._problem.space, self._problem.sample(rng)

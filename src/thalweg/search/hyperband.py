@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from thalweg.search.brackets import Bracket, Brackets, sampled
+from collections.abc import Sequence
+
+from thalweg.search.brackets import Bracket, Brackets, bracket_of, sampled
 from thalweg.search.rungs import check_max_roots, make_ladder, most_roots, shares
-from thalweg.search.strategy import Problem, Sampler
+from thalweg.search.strategy import Observation, Problem, Sampler
+from thalweg.space import Hyperparameters
 
 
 def brackets(eta: int, num_rungs: int) -> list[Bracket]:
@@ -28,7 +31,8 @@ class Hyperband(Brackets):
 
     How early a comparison can be trusted is not known beforehand; Hyperband spends as much on each answer. A bracket is
     synchronous; what becomes of lost runs, idle workers and the end is in `Brackets`. Rungs, trunks and shortened
-    schedules are as in `halving`. In the paper roots are drawn at random: `sampler = "random"`.
+    schedules are as in `halving`. A sampler that draws by the rung at which a root begins (`prior_band`) is told it. In
+    the paper roots are drawn at random: `sampler = "random"`.
 
     Args:
         problem: what is searched.
@@ -62,4 +66,23 @@ class Hyperband(Brackets):
         check_max_roots(max_roots)
         ladder = make_ladder(problem, ends, name, trunk=trunk, shortened=shortened)
         most = most_roots(max_roots, sampler.num_points)
-        super().__init__(ladder, sampled(sampler, ladder), brackets(eta, len(ends)), most=most)
+        cycle = brackets(eta, len(ends))
+        if hasattr(sampler, "at_rung"):
+            sampler = _ByRung(sampler, cycle)
+        super().__init__(ladder, sampled(sampler, ladder), cycle, most=most)
+
+
+class _ByRung:
+    """A sampler whose draws depend on the rung at which a root begins, for the brackets of a cycle."""
+
+    num_points: int | None = None
+
+    def __init__(self, sampler: Sampler, cycle: Sequence[Bracket]) -> None:
+        self._cycle = cycle
+        self._at: dict[int, Sampler] = {bracket.first: sampler.at_rung(bracket.first) for bracket in cycle}  # type: ignore[attr-defined]
+
+    def propose(
+        self, observations: Sequence[Observation], pending: Sequence[Hyperparameters], index: int
+    ) -> Hyperparameters | None:
+        """See `Sampler.propose`."""
+        return self._at[bracket_of(self._cycle, index).first].propose(observations, pending, index)
