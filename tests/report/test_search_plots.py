@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Mapping
+from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,16 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg.budget import Budget, Cost, Ledger, SpendKind
+from thalweg.budget import Budget, Cost, Ledger, Left, SpendKind
 from thalweg.errors import ConfigError
 from thalweg.report.lineage_costs import costs_to_reach
 from thalweg.report.plots_cost import pareto_front
-from thalweg.report.plots_rungs import compared, shares
+from thalweg.report.plots_rungs import WITH_RUNGS, compared, shares
 from thalweg.report.search_plots import PLOTS
 from thalweg.report.view import StudyView
+from thalweg.search import STRATEGIES, Problem, strategy
 from thalweg.search.ladder import fractions
+from thalweg.simulation import simulate
 from thalweg.space import Space
-from thalweg.tree import Metric, Report
+from thalweg.tree import Metric, Report, Start, Tree
 
 KINDS = {"history", "parallel", "importance", "slices", "contour", "rungs", "pareto", "ledger"}
 HOSTILE = "<script>x</script><b>%{y}</b>"
@@ -226,6 +230,46 @@ def test_a_contour_of_one_hyperparameter_is_refused(make: SimpleNamespace) -> No
 def test_rungs_lie_where_the_strategy_has_them(eta: int, length: dict[str, Any]) -> None:
     wanted = fractions(eta, length.get("num_rungs"), length.get("first_fraction"))
     assert shares({"name": "halving", "eta": eta, **length}) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[(name, {}) for name in ("halving", "asha", "successive_halving", "hyperband", "bohb", "lr_race")],
+        ("asha", {"rungs": [0.1, 0.3, 1.0]}),
+        ("hyperband", {"eta": 4, "num_rungs": 4}),
+        ("lr_race", {"first_fraction": 0.05}),
+        ("two_stage", {}),
+        ("two_stage", {"first_share": 0.4}),
+        ("freeze_thaw", {}),
+        ("freeze_thaw", {"first_share": 0.01, "step": 4.0}),
+    ],
+)
+def test_rungs_lie_where_every_strategy_trains_its_first_run_to(name: str, options: dict[str, Any]) -> None:
+    space = Space.parse({"lr": {"log": [1e-5, 1e-1]}})
+    problem = Problem(space=space, metric=Metric("loss", "min"), horizon=lambda _: 10_000, seed=0)
+    given = options if name in ("bohb", "lr_race", "freeze_thaw") else {"sampler": "random", **options}
+    result = simulate(lambda h, f: 1 - f, space=space, metric="loss", budget="12 runs", horizon=10_000,
+                      strategy={"name": name, **given})  # fmt: skip
+    places = {report.position for run in result.tree for report in run.reports}
+    assert places == {max(1, round(10_000 * share)) for share in shares({"name": name, **options})}
+    first = strategy(name, given, problem).decide(Tree(), free_slots=1, left=Left({"runs": 1.0}))[0]
+    assert isinstance(first, Start)
+    assert first.until == min(places)
+
+
+def test_the_page_offers_rungs_for_the_same_strategies() -> None:
+    script = (files("thalweg.report.web") / "static" / "search_plots.js").read_text()
+    offered = re.search(r"const WITH_RUNGS = (\[.*\]);", script)
+    assert offered is not None
+    assert set(json.loads(offered[1])) == WITH_RUNGS
+    assert {*STRATEGIES, "auto"} >= WITH_RUNGS
+
+
+def test_shortened_runs_are_not_joined(make: SimpleNamespace) -> None:
+    view = make.view(rung_runs(make), strategy={"name": "halving", "shortened": True})
+    with pytest.raises(ConfigError, match="each rung is a run of its own"):
+        PLOTS["rungs"](view, {})
 
 
 def rung_runs(make: SimpleNamespace) -> list[Any]:

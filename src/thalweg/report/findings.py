@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from thalweg.budget import SPEND_KINDS, Cost
+from thalweg.report import two_stage
 from thalweg.report.confirmation import confirmation_dicts
 from thalweg.report.front import front_dict
 from thalweg.report.intervals import Difference, newcombe, overlap, usable
@@ -44,6 +45,7 @@ def summary_dict(view: StudyView) -> dict[str, Any]:
         "verdict": verdict(view),
         "confirmation": as_json(confirmation_dicts(view)),
         "front": as_json(front_dict(view)),
+        "two_stage": as_json(two_stage.as_dict(view)),
         "stopped_by": None if view.stopped_by is None else dataclasses.asdict(view.stopped_by),
         "top": [_run(view, run) for run in view.ranked()[:NUM_TOP]],
         "failures": [

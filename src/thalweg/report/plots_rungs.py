@@ -31,22 +31,51 @@ class Compared:
     """It was trained beyond the rung, or this was the last one."""
 
 
-def shares(strategy: Mapping[str, Any]) -> tuple[float, ...]:
-    """Each rung's share of a run's horizon, rising to 1, by the options of the strategy `halving`.
+_ETA = {
+    **dict.fromkeys(("halving", "asha", "successive_halving", "hyperband", "bohb"), 3.0),
+    "lr_race": 2.0,
+    "auto": 2.0,
+}
+"""Strategies whose rungs are a constant factor apart, and the factor where no option says another."""
+_FIRST_FRACTION = {"auto": 1 / 8}
+"""Share of the first rung, where it is not the number of rungs that decides."""
+_FIRST_SHARE = {"two_stage": 0.2, "freeze_thaw": 0.0625}
+WITH_RUNGS = frozenset({*_ETA, *_FIRST_SHARE})
+"""The strategies that compare runs before their horizon."""
 
-    The same rungs as `thalweg.search.ladder.fractions` gives the strategy.
+
+def shares(strategy: Mapping[str, Any]) -> tuple[float, ...]:
+    """Each rung's share of a run's horizon, rising to 1, by the options of one of the strategies `WITH_RUNGS`.
+
+    The same rungs as the strategy has. That of `auto` leaves out those that would cost too much to evaluate: they are
+    empty.
 
     >>> shares({"name": "halving", "eta": 2, "num_rungs": 3})
     (0.25, 0.5, 1.0)
+    >>> shares({"name": "two_stage"}), shares({"name": "freeze_thaw", "first_share": 0.1, "step": 3.0})
+    ((0.2, 1.0), (0.1, 0.30000000000000004, 0.9000000000000001, 1.0))
     """
-    eta = float(strategy.get("eta", 3))
-    first = strategy.get("first_fraction")
+    name = str(strategy["name"])
+    if name in _FIRST_SHARE:
+        return _stepwise(name, strategy)
+    if strategy.get("rungs") is not None:
+        return tuple(map(float, strategy["rungs"]))
+    eta = float(strategy.get("eta", _ETA[name]))
+    first = strategy.get("first_fraction", _FIRST_FRACTION.get(name))
     if first is None:
         num_steps, step = int(strategy.get("num_rungs") or 3) - 1, eta
     else:
         num_steps = max(1, round(-math.log(first) / math.log(eta)))
         step = first ** (-1 / num_steps)
     return tuple(step ** -(num_steps - k) for k in range(num_steps + 1))
+
+
+def _stepwise(name: str, strategy: Mapping[str, Any]) -> tuple[float, ...]:
+    found = [float(strategy.get("first_share", _FIRST_SHARE[name]))]
+    step = float(strategy.get("step", 2.0)) if name == "freeze_thaw" else math.inf
+    while found[-1] * step < 0.95:  # as `thalweg.search.freeze_thaw` makes them
+        found.append(found[-1] * step)
+    return (*found, 1.0)
 
 
 def compared(view: StudyView) -> list[list[Compared]]:
@@ -57,7 +86,8 @@ def compared(view: StudyView) -> list[list[Compared]]:
     """
     fractions = shares(view.strategy)
     branches: dict[tuple[str, int], Run] = {}
-    if view.strategy.get("trunk"):
+    # Where `auto` is not told, it takes trunks where there are some.
+    if view.strategy.get("trunk", view.strategy.get("name") == "auto"):
         for run in view.tree:
             if run.parent is not None:
                 branches.setdefault((run.parent, run.horizon), run)
@@ -67,8 +97,7 @@ def compared(view: StudyView) -> list[list[Compared]]:
         for k, position in enumerate(rungs):
             is_last = k == len(rungs) - 1
             end = math.inf if is_last else rungs[k + 1]
-            result = _branch_result(view, branches.get((run.id, position))) if view.strategy.get("trunk") else None
-            result = result or _result(view, run, position, end)
+            result = _branch_result(view, branches.get((run.id, position))) or _result(view, run, position, end)
             if result is not None:
                 found[k].append(Compared(run, *result, went_on=is_last or run.position > max(position, result[1])))
     return found
@@ -81,7 +110,12 @@ def rungs(view: StudyView, options: Options) -> go.Figure:
         ConfigError: the strategy has no rungs, or no run has reached one.
     """
     check_names("rungs", options, ())
-    if view.strategy.get("name") != "halving":
+    if view.strategy.get("shortened"):
+        raise ConfigError(
+            f"plot 'rungs' needs runs that go on from rung to rung; those of {view.name!r} are shortened: each rung is"
+            " a run of its own"
+        )
+    if view.strategy.get("name") not in WITH_RUNGS:
         raise ConfigError(
             f"plot 'rungs' needs a strategy with rungs, such as 'halving'; {view.name!r} has the strategy"
             f" {view.strategy.get('name')!r}, which trains every run to its end"
@@ -100,7 +134,7 @@ def rungs(view: StudyView, options: Options) -> go.Figure:
     figure.update_yaxes(metric_axis(view), range=ends)
     counts = ", ".join(f"{len(rung)} at rung {k + 1}" for k, rung in enumerate(found))
     note = (
-        "Halving compares runs at the same share of their own training, and the better ones go on."
+        "Runs are compared at the same share of their own training, and the better ones go on."
         f" Compared so far: {counts}."
     )
     return captioned(finish(figure, 460), view, "Rungs", note)

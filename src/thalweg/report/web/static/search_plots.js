@@ -9,6 +9,10 @@ const PLOTS = {
   history: "History", parallel: "Parallel coordinates", importance: "Importance", slices: "Slices", contour: "Contour", rungs: "Rungs", pareto: "Pareto",
 };
 
+/** Strategies that compare runs before their horizon, as plots_rungs.py knows them. */
+const WITH_RUNGS = ["asha", "auto", "bohb", "freeze_thaw", "halving", "hyperband", "lr_race", "successive_halving", "two_stage"];
+const hasRungs = (strategy) => WITH_RUNGS.includes(strategy?.name) && !strategy.shortened;
+
 /** News of the runs are drawn at most this often: a figure is read as a whole. */
 const NEWS_WAIT_MS = 3000;
 
@@ -17,7 +21,7 @@ const NEWS_WAIT_MS = 3000;
  * Returns {refresh(), close()}: refresh reads the figure anew, soon.
  */
 export function drawSearchPlots(root, { project, state }) {
-  const kinds = Object.keys(PLOTS).filter((kind) => kind !== "rungs" || project.strategy?.name === "halving");
+  const kinds = Object.keys(PLOTS).filter((kind) => kind !== "rungs" || hasRungs(project.strategy));
   const kindNow = () => (kinds.includes(state.get("plot")) ? state.get("plot") : kinds[0]);
   const buttons = el("div", { class: "row plot-kinds", role: "group", "aria-label": "Plot" });
   const card = el("section", { class: "card" });
