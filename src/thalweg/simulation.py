@@ -10,7 +10,7 @@ result.best_value, result.makespan_seconds
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,8 @@ from thalweg.errors import ConfigError
 from thalweg.execute.executor import Task
 from thalweg.execute.simulated import Metrics, Planned, SimulatedExecutor, SimulatedTrainer, VirtualClock
 from thalweg.loop import Loop
-from thalweg.search.strategy import Strategy
+from thalweg.scaling.stopping import Stopping
+from thalweg.search.strategy import Earlier, Strategy
 from thalweg.space import Hyperparameters, Space
 from thalweg.study import Study, checkpoint_folder, enter
 from thalweg.track.memory_store import MemoryStore
@@ -129,6 +130,9 @@ def simulate(
     horizon: int | Callable[[Hyperparameters], int] | None = None,
     unit: Unit | None = None,
     store: str | Path | None = None,
+    objectives: Sequence[str | Metric] = (),
+    stopping: Mapping[str, Any] | Stopping | None = None,
+    earlier: Sequence[Earlier] = (),
     **options: Any,
 ) -> Simulation:
     """Run a study in virtual time, by the loop and the strategies of a real one.
@@ -143,7 +147,9 @@ def simulate(
         unit: for a function: what its positions count, so that a budget can limit them.
         store: a file, in which the study stays and can be looked at as any other; it goes on where it was. By default
             it is kept in memory and gone afterwards, which is many times as fast.
-        options: of `Study`: `baseline`, `objectives`, `feasible`, `earlier`, `keep_checkpoints` (here `all` unless told
+        objectives, stopping: as for `thalweg.tune`.
+        earlier: results of earlier studies to learn from, such as simulated ones'.
+        options: of `Study`: `baseline`, `feasible`, `max_memory_bytes`, `keep_checkpoints` (here `all` unless told
             otherwise, so that forks can begin wherever a run has stopped) ...
     Raises:
         ConfigError: something in the above cannot work.
@@ -167,6 +173,9 @@ def simulate(
         strategy={"name": strategy} if isinstance(strategy, str) else dict(strategy),
         seed=seed,
         workers=workers,
+        objectives=tuple(map(Metric.parse, objectives)),
+        stopping=None if stopping is None else Stopping.parse(stopping),
+        earlier=tuple(earlier),
         **settings,
     )
     return simulate_study(study, store)

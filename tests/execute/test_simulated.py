@@ -221,6 +221,26 @@ def test_runs_that_fail_and_diverge() -> None:
     assert result.best_value == 1.0
 
 
+def test_objectives_stopping_rules_and_earlier_results_are_those_of_a_study() -> None:
+    """The fifth of runs that get worse from the first on is the fourth without improvement. All are given as to
+    `tune`."""
+    seen: list[float] = []
+
+    def worse(hyperparameters: Hyperparameters, fraction: float) -> dict[str, float]:
+        key = float(hyperparameters["lr"])
+        seen.extend([key] * (key not in seen))
+        return {"loss": float(seen.index(key)), "latency": 1.0}
+
+    options: dict[str, Any] = {"space": SPACE, "metric": "loss", "budget": "9 runs", "strategy": "random"}
+    assert len(simulate(worse, **options, stopping={"max_runs_without_improvement": 4}).tree) == 5
+    several = simulate(worse, **options, objectives=["min latency"])
+    assert several.study.objectives == (Metric("latency", "min"),)
+    assert all(run.reports[-1].metrics["latency"] == 1.0 for run in several.tree)
+    best = {"lr": 1e-3, "batch_size": 8}
+    earlier = Earlier("before", ((best, 0.1), ({"lr": 0.1, "batch_size": 16}, 9.0)))
+    assert simulate(worse, **options, earlier=[earlier]).study.earlier == (earlier,)
+
+
 def test_runs_that_all_fail_alike_end_the_study_as_in_production() -> None:
     def broken(hyperparameters: Hyperparameters, fraction: float) -> float:
         raise RuntimeError("no such column")
