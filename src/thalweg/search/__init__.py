@@ -40,6 +40,7 @@ SAMPLERS: dict[str, str] = {
 
 STRATEGIES: dict[str, str] = {
     **dict.fromkeys(SAMPLERS, "thalweg.search.full:Full"),
+    "auto": "thalweg.search.auto:Auto",
     "halving": "thalweg.search.halving:Halving",
     "asha": "thalweg.search.halving:Halving",
     "successive_halving": "thalweg.search.successive_halving:SuccessiveHalving",

@@ -104,10 +104,10 @@ class Racers:
 
     def __init__(self, problem: Problem, dimension: str | None) -> None:
         self._problem = problem
-        self._raced = _find_raced(problem.space, dimension)
+        self._raced = find_raced(problem.space, dimension)
         grid = _grid(problem.space.dimensions[self._raced])
-        self._first = [_default_point(problem.space, self._raced, rate) for rate in grid]
-        self._default = _default_point(problem.space, self._raced, _default(problem.space.dimensions[self._raced]))
+        self._first = [default_point(problem.space, self._raced, rate) for rate in grid]
+        self._default = default_point(problem.space, self._raced, default_value(problem.space.dimensions[self._raced]))
 
     def __call__(self, standings: Sequence[Standing], index: int, count: int) -> list[Hyperparameters]:
         """See `brackets.Propose`."""
@@ -139,7 +139,7 @@ class Racers:
                 continue
             dimension = space.dimensions[name]
             # A dimension that exists here and not in the incumbent begins at its default.
-            value = incumbent[name] if name in incumbent else _default(dimension)
+            value = incumbent[name] if name in incumbent else default_value(dimension)
             if name == self._raced:
                 value = _moved(dimension, value, spread * _RATE_SPREAD * _step(dimension), rng)
             elif not rate_alone and rng.random() < _CHANGED:
@@ -148,7 +148,7 @@ class Racers:
         return space.complete(point)
 
 
-def _find_raced(space: Space, dimension: str | None) -> str:
+def find_raced(space: Space, dimension: str | None) -> str:
     if dimension is not None:
         if dimension not in space.dimensions:
             raise ConfigError(
@@ -160,7 +160,7 @@ def _find_raced(space: Space, dimension: str | None) -> str:
     return [*(name for name in NAMES if name in space.dimensions), *logarithmic, *ranges, *space.dimensions][0]
 
 
-def _default_point(space: Space, raced: str, rate: Value) -> Hyperparameters:
+def default_point(space: Space, raced: str, rate: Value) -> Hyperparameters:
     """`raced` at this value, with those choices under which it exists, and everything else at its default."""
     conditions: dict[str, Value] = {raced: rate}
     waiting = [raced]
@@ -171,11 +171,11 @@ def _default_point(space: Space, raced: str, rate: Value) -> Hyperparameters:
     chosen: dict[str, Value] = {}
     for name in space.ordered:
         if space.is_active(name, chosen):
-            chosen[name] = conditions[name] if name in conditions else _default(space.dimensions[name])
+            chosen[name] = conditions[name] if name in conditions else default_value(space.dimensions[name])
     return space.complete(chosen)
 
 
-def _default(dimension: Dimension) -> Value:
+def default_value(dimension: Dimension) -> Value:
     if dimension.prior is not None:
         return dimension.prior
     if isinstance(dimension, Choice) and not all(type(option) in (int, float) for option in dimension.options):
