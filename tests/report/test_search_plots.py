@@ -235,7 +235,7 @@ def test_rungs_lie_where_the_strategy_has_them(eta: int, length: dict[str, Any])
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        *[(name, {}) for name in ("halving", "asha", "successive_halving", "hyperband", "bohb", "lr_race")],
+        *[(name, {}) for name in ("halving", "asha", "successive_halving", "hyperband", "bohb", "lr_race", "auto")],
         ("asha", {"rungs": [0.1, 0.3, 1.0]}),
         ("hyperband", {"eta": 4, "num_rungs": 4}),
         ("lr_race", {"first_fraction": 0.05}),
@@ -248,7 +248,7 @@ def test_rungs_lie_where_the_strategy_has_them(eta: int, length: dict[str, Any])
 def test_rungs_lie_where_every_strategy_trains_its_first_run_to(name: str, options: dict[str, Any]) -> None:
     space = Space.parse({"lr": {"log": [1e-5, 1e-1]}})
     problem = Problem(space=space, metric=Metric("loss", "min"), horizon=lambda _: 10_000, seed=0)
-    given = options if name in ("bohb", "lr_race", "freeze_thaw") else {"sampler": "random", **options}
+    given = options if name in ("bohb", "lr_race", "freeze_thaw", "auto") else {"sampler": "random", **options}
     result = simulate(lambda h, f: 1 - f, space=space, metric="loss", budget="12 runs", horizon=10_000,
                       strategy={"name": name, **given})  # fmt: skip
     places = {report.position for run in result.tree for report in run.reports}

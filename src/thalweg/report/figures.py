@@ -201,6 +201,7 @@ def importance_bars(
         y=list(range(len(names))),
         orientation="h",
         marker={"color": BLUE},
+        showlegend=False,
         text=[_share_text(shares[name], intervals, name) for name in names],
         textposition="outside" if not intervals else "none",
         cliponaxis=False,

@@ -52,10 +52,9 @@ def trade_offs(view: StudyView, options: Options) -> go.Figure:
             )
     figure.update_xaxes(title_text=label(against.value), tickformat="~s")
     figure.update_yaxes(metric_axis(view))
-    note = (
-        f"Finished runs by {view.metric.name} and {against.value}. The front is over all {1 + len(names)} objectives,"
-        " so that with more than two a run on it may look beaten here."
-    )
+    note = f"Finished runs by {view.metric.name} and {against.value}."
+    if len(names) > 1:
+        note += f" The front is over all {1 + len(names)} objectives, so that a run on it may look beaten here."
     return captioned(finish(figure, 460), view, "Best trade-offs", note, (against,))
 
 

@@ -93,6 +93,8 @@ def compared(view: StudyView) -> list[list[Compared]]:
                 branches.setdefault((run.parent, run.horizon), run)
     found: list[list[Compared]] = [[] for _ in fractions]
     for run in view.tree.roots():
+        if run.origin == "auto:confirm":  # trained to its end whatever it came to at a rung
+            continue
         rungs = [max(1, round(run.horizon * share)) for share in fractions]
         for k, position in enumerate(rungs):
             is_last = k == len(rungs) - 1
