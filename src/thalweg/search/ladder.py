@@ -79,7 +79,7 @@ class Standing:
 
     def waits_at(self, rung: int) -> bool:
         """Whether it rests with a finite loss at this rung, and may go on."""
-        return self.may_go_on and not self.unscored and self.rung == rung and math.isfinite(self.loss(rung))
+        return self.may_go_on and not self.unscored and self.rung == rung >= 0 and math.isfinite(self.loss(rung))
 
     @property
     def may_go_on(self) -> bool:
