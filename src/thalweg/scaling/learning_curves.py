@@ -94,7 +94,7 @@ class CurveModel:
         diverged = np.array([curve.status == "diverged" for curve in curves], dtype=bool)
         known = np.flatnonzero(raw.present.any(axis=1) | diverged)
         early = known[:MAX_FITTED]
-        key = b"".join(part[early].tobytes() for part in (columns, raw.shares, raw.losses, diverged))
+        key = b"".join(part[early].tobytes() for part in (columns, raw.shares, raw.losses, raw.present, diverged))
         if self._fitted is None or self._fitted[0] != key:
             self._fitted = (key, *self._fit(columns[early], _rows(raw, early), diverged[early]))
         _, scale, shape, kernel, centre, spread = self._fitted
