@@ -15,9 +15,18 @@ from typer.main import get_command
 
 from thalweg.cli import study_file
 from thalweg.schedules import from_toml
+from thalweg.search import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("schedules.md", "stability.md", "extending-a-run.md")
+SEARCH_PAGES = (
+    "strategies.md",
+    "multi-fidelity.md",
+    "population-based-training.md",
+    "priors.md",
+    "objectives-and-constraints.md",
+    "simulate.md",
+)
 FIGURES = ROOT / "docs" / "figures"
 LARGEST_BYTES = 120_000
 
@@ -73,7 +82,7 @@ def test_toml_is_a_study_or_a_schedule(name: str, tmp_path: Path) -> None:
             from_toml(block)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, *SEARCH_PAGES])
 def test_python_compiles_and_what_it_imports_exists(name: str) -> None:
     for block in blocks(name, "python"):
         compile(block, name, "exec")
@@ -83,19 +92,19 @@ def test_python_compiles_and_what_it_imports_exists(name: str) -> None:
                 assert hasattr(loaded, imported.strip()), f"{module} has no {imported}"
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, *SEARCH_PAGES])
 def test_links_lead_somewhere(name: str) -> None:
     for target in re.findall(r"(?<!!)\[[^\]]+\]\(([^)#]+)[^)]*\)", page(name)):
         assert (ROOT / "docs" / target).exists(), target
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, *SEARCH_PAGES])
 def test_commands_and_their_options_exist(name: str) -> None:
     from thalweg.cli.app import app
 
     root = get_command(app)
     found = re.findall(r"thalweg ((?:[a-z-]+ )+|[a-z-]+$)([^`\n#]*)", page(name), re.MULTILINE)
-    assert found
+    assert found or name in SEARCH_PAGES
     for words, rest in found:
         command, known = root, {"--help"}
         for word in words.split():
@@ -104,7 +113,7 @@ def test_commands_and_their_options_exist(name: str) -> None:
             assert word in command.commands, f"thalweg {words}"
             command = command.commands[word]
             known = {option for parameter in command.params for option in parameter.opts}
-        assert set(re.findall(r"(?<!\S)--[a-z]+", rest)) <= known, f"thalweg {words}{rest}"
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, f"thalweg {words}{rest}"
 
 
 def test_the_example_files_are_the_same_study() -> None:
@@ -122,3 +131,39 @@ def test_the_example_files_are_the_same_study() -> None:
     assert study.trainer.data.model_dump(exclude={"cache"}) == example.TRAINER.data.model_dump(exclude={"cache"})
     fixed = {name: value for name, value in example.SPACE.items() if name != "schedule"}
     assert dict(study.space.fixed) == fixed
+
+
+def test_the_page_of_strategies_has_them_all() -> None:
+    named = set(re.findall(r'`"(\w+)"`', page("strategies.md")))
+    assert named == set(STRATEGIES)
+
+
+def test_the_benchmarks_table_goes_between_its_marks() -> None:
+    """Medians at 5, 10 and 20 of three budgets, the best at 10 first; a study without a number there comes last."""
+    spec = importlib.util.spec_from_file_location("strategies_table", FIGURES / "strategies_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    curves = {
+        "full_trainings": [1.0, 5.0, 10.0, 20.0],
+        "columns": ["median"],
+        "tables, unused": {
+            "gp": [[9.0], [0.5], [math.nan], [0.2]],
+            "random_uniform": [[9.0], [0.4], [0.3], [0.2]],
+            "auto": [[9.0], [0.15], [0.125], [0.031]],
+        },
+    }
+    before, after = f"a\n{module.BEGIN}\n", f"{module.END}\nb\n"
+    expected = """**tables, unused**
+
+| study | 5 whole runs | 10 whole runs | 20 whole runs |
+|---|---|---|---|
+| **auto** | 0.15 | 0.12 | 0.03 |
+| random, no priors | 0.40 | 0.30 | 0.20 |
+| gp | 0.50 | - | 0.20 |
+"""
+    once = module.written(f"{before}old{after}", curves)
+    assert once == before + expected + after
+    assert module.written(once, curves) == once
+    assert module.written(page("strategies.md"), curves).startswith("# Which strategy, when")
