@@ -85,8 +85,8 @@ def simulate(
 
     `step` is the length of a training step: runs stop at the first multiple at or after what was asked. With `remake`,
     a strategy made anew must decide the same on the same runs in another order. `budget` limits what is trained, in the
-    unit of `Problem.cost`, as the loop does: actions that do not fit are dropped, and where none is left the strategy is
-    asked once more, with no roots to begin.
+    unit of `Problem.cost`, as the loop does: actions that do not fit are dropped, and where none is left the strategy
+    is asked once more, with no roots to begin.
     """
     pool = _Pool(problem, objective, runs, workers, step, budget, Outcome(tree or Tree()))
     return pool.grow(strategy, remake)
@@ -179,11 +179,16 @@ class _Pool:
 
     def _fitting(self, actions: Sequence[Action], left: Left) -> list[Action]:
         fitting = []
+        full = False
         for action in actions:
             now, needed = prices(action, self.outcome.tree, self._trainer, Speed())
-            if left.lacks(needed, num_runs=1 if isinstance(action, Start) else 0) is None:
-                fitting.append(action)
-                left = reduced(left, now)
+            is_root = isinstance(action, Start)
+            # Roots are drawn by their number: one left out would have the next draw made twice.
+            if (is_root and full) or left.lacks(needed, num_runs=int(is_root)) is not None:
+                full |= is_root
+                continue
+            fitting.append(action)
+            left = reduced(left, now)
         return fitting
 
 
