@@ -292,7 +292,7 @@ class _Turn:
 
     def _worth_finishing(self) -> Standing | None:
         """The paused run that promises most, unless it hardly stands a chance against the best complete one."""
-        waiting = [s for s in self._standings if s.run.id not in self._taken and s.waits_at(s.rung)]
+        waiting = [s for s in self._standings if s.run.id not in self._taken and _waits(s)]
         if not waiting:
             return None
         furthest = min(waiting, key=lambda s: (-s.rung, s.loss(s.rung), s.run.number))
@@ -308,14 +308,19 @@ class _Turn:
         return chosen
 
     def _bring_one_to_the_end(self) -> list[Action]:
-        """Where nothing else is left to do, one run is completed: the one that was brought furthest, the best there."""
+        """Where nothing else is left to do, one run is completed: the one that was brought furthest, the best there; the
+        first one where none has a result."""
         if has_finished(self._standings):
             return []
-        waiting = [s for s in self._standings if s.waits_at(s.rung)]
-        if not waiting:
-            return []
-        chosen = min(waiting, key=lambda s: (-s.rung, s.loss(s.rung), s.run.number))
-        return [self._auto.ladder.advance(chosen)]
+        waiting = [s for s in self._standings if _waits(s)]
+        chosen = min(waiting, key=lambda s: (-s.rung, s.loss(s.rung), s.run.number), default=None)
+        chosen = chosen or next((s for s in self._standings if s.may_go_on and s.rung < 0), None)
+        return [] if chosen is None else [self._auto.ladder.advance(chosen)]
+
+
+def _waits(standing: Standing) -> bool:
+    """Whether it rests at a rung with a finite result, and may go on."""
+    return standing.rung >= 0 and standing.waits_at(standing.rung)
 
 
 def _shares(problem: Problem) -> tuple[float, ...]:

@@ -31,7 +31,7 @@ _RACE_DECADES = (0.0, -0.5, 0.5)
 _RACE_UNITS = (0.5, 1 / 6, 5 / 6)
 _BELIEF: dict[Source, tuple[float, float]] = {
     "prior": (1.5, 3.0),
-    "nearby": (1.0, 3.0),
+    "nearby": (0.5, 3.0),
     "uniform": (0.3, 3.0),
     "model": (1.5, 3.0),
     "earlier": (2.0, 3.0),
