@@ -10,11 +10,14 @@ from unittest.mock import patch
 import pytest
 
 import thalweg
-from thalweg.budget import Left
+from thalweg.budget import Budget, Cost, Left
+from thalweg.errors import ConfigError
 from thalweg.execute.simulated import SimulatedTrainer
+from thalweg.loop import NothingBegun
+from thalweg.plan.forecast import check_budget
 from thalweg.search.strategy import Strategy
 from thalweg.simulation import Simulation, simulate
-from thalweg.space import Hyperparameters
+from thalweg.space import Hyperparameters, Space
 from thalweg.track.store import Store
 from thalweg.tree import Action, Start, Stop, Tree
 
@@ -104,6 +107,37 @@ def test_the_run_of_the_best_mean_is_kept_and_tested(tmp_path: Path) -> None:
     assert tested == ["simulated-1"]
     with Store.open(tmp_path / "store.db", read_only=True) as store:
         assert [bool(store.checkpoints(run.id)) for run in result.tree] == [True, True, False, False]
+
+
+def test_a_budget_without_room_for_the_first_run_is_said_to_have_none() -> None:
+    """The cheapest run takes 50 s, which the budget of 60 has, and the one that is drawn 200 s."""
+    trainer = SimulatedTrainer.of_points(flat, seconds_per_position=lambda h: 0.5 if h["size"] == 1 else 2.0)
+    space = {"size": thalweg.choice([1, 2], prior=2, confidence="high")}
+    with pytest.raises(NothingBegun, match=r"would take 200 seconds, and 60 of the budget are left"):
+        simulate(trainer, space=space, metric="loss", budget="60 seconds", strategy="grid")
+
+
+def test_a_budget_that_went_into_loading_is_said_to_have_gone() -> None:
+    late = SimulatedTrainer.of_points(flat)
+    with (
+        patch("thalweg.loop.Loop._recover", lambda loop: loop.clock.__setattr__("seconds", 500.0)),
+        pytest.raises(NothingBegun, match=r"the budget's seconds were used up before a first run could begin"),
+    ):
+        simulate(late, space=SPACE, metric="loss", budget="300 seconds", strategy="random")
+
+
+def test_what_loading_took_is_not_left_for_a_run() -> None:
+    """Runs of 50 s and more fit into 90 s, and not into the 40 that are left after 50 s of loading."""
+    space = Space.parse({"size": thalweg.choice([50, 100])})
+
+    def whole(hyperparameters: Hyperparameters) -> Cost:
+        return Cost(seconds=float(hyperparameters["size"]))
+
+    check_budget(Budget(seconds=90), space, whole, loading_seconds=40)
+    with pytest.raises(
+        ConfigError, match=r"seconds = 90 is too small .* loading took 50, and the least is 50 \(size = 50"
+    ):
+        check_budget(Budget(seconds=90), space, whole, loading_seconds=50)
 
 
 def test_the_best_few_keep_their_checkpoints(tmp_path: Path) -> None:

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.budget import Budget
+from thalweg.budget import Budget, Ledger
 from thalweg.errors import ConfigError, ThalwegError
 from thalweg.execute.simulated import SimulatedTrainer
+from thalweg.loop import NothingBegun
 from thalweg.plan.forecast import average_horizon
 from thalweg.scaling.response import Response
 from thalweg.simulation import Simulation, simulate_study
 from thalweg.space import Hyperparameters
 from thalweg.study import Study
-from thalweg.tree import Metric
+from thalweg.tree import Metric, Tree
 
 _NUM_DRAWS = 500
 """Random points that say what is usual, and how good the best known is."""
@@ -180,7 +181,10 @@ def _simulate(
         file=None,
         workers=study.workers or 1,
     )
-    return simulate_study(simulated)
+    try:
+        return simulate_study(simulated)
+    except NothingBegun:  # a study without a run: it is counted under `none`
+        return Simulation(simulated, Tree(), Ledger(), ())
 
 
 def _outcomes(study: Study, response: Response, found: Sequence[tuple[str, float, int, Simulation]]) -> list[Outcome]:

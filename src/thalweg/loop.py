@@ -19,7 +19,7 @@ from thalweg import asked
 from thalweg.budget import Cost, Ledger, Left
 from thalweg.errors import ConfigError, ThalwegError
 from thalweg.execute.executor import Done, Event, Executor, Lost, Progress, Ready, Task
-from thalweg.plan.forecast import Speed, average_cost, average_horizon, price, prices, reduced, room_for
+from thalweg.plan.forecast import Speed, average_cost, average_horizon, price, prices, reduced, room_for, shortage
 from thalweg.scaling.repetitions import NUM_FINALISTS, best_run, finalists
 from thalweg.search.strategy import Strategy
 from thalweg.track.study_store import StudySession, StudyStore
@@ -52,6 +52,10 @@ class StudyFailed(ThalwegError):
     """Runs keep failing with the same error, or no worker can be started."""
 
 
+class NothingBegun(StudyFailed):
+    """The budget had no room for a first run, which showed only once workers had loaded or the run was proposed."""
+
+
 @dataclass
 class Loop:
     """One session of a study."""
@@ -82,6 +86,7 @@ class Loop:
         self._let_go: set[str] = set()
         self._probed: float | None = None
         self._average: tuple[Cost, float] | None = None
+        self._no_room: str | None = None
         self._ticked = self.clock()
 
     def run(self) -> None:
@@ -89,6 +94,7 @@ class Loop:
 
         Raises:
             StudyFailed: runs keep failing with the same error, or no worker can be started.
+            NothingBegun: what was left of the budget once workers had loaded had no room for a first run.
             KeyboardInterrupt: after every run has written its checkpoint.
         """
         with _signals(self._interrupt):
@@ -97,6 +103,8 @@ class Loop:
             while self._step():
                 pass
             self._tick()
+            if self._no_room and not len(self.tree) and not self.interrupted:
+                raise NothingBegun(self._no_room)
             if not self.interrupted and self.study.hold_back:
                 self._test()
             if self.interrupted:
@@ -108,6 +116,7 @@ class Loop:
         while self._probed is None and not self.interrupted:
             if any(isinstance(event, Ready) for event in self._wait()):
                 break
+        self._tick()  # the time that it took is gone from the budget, which the plan has to know
         self.speed = Speed.measured(self.ledger, self.tree, self._probed)
 
     def _step(self) -> bool:
@@ -121,6 +130,7 @@ class Loop:
         left = self.study.budget.left(self.ledger)
         used_up = Left({name: amount for name, amount in left.amounts.items() if name != "runs"}).used_up
         if used_up:
+            self._no_room = f"the budget's {used_up} were used up before a first run could begin: give it more"
             self.stop_all(f"the budget's {used_up} are used up")
             return False
         waiting = [run for run in self.tree if run.waits_for_worker]
@@ -147,6 +157,9 @@ class Loop:
         actions = self.strategy.decide(self.tree, free_slots=free, left=left)
         fitting = self._fitting(actions, left)
         if actions and not fitting:
+            if not len(self.tree):
+                _, needed = prices(actions[0], self.tree, self.study.trainer, self.speed)
+                self._no_room = shortage(left, needed)
             # Say so by the one limit that strategies look at, so that this one can bring what has begun to an end.
             left = Left({**left.amounts, "runs": 0}, left.whole_runs)
             fitting = self._fitting(self.strategy.decide(self.tree, free_slots=free, left=left), left)

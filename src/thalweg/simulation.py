@@ -153,7 +153,8 @@ def simulate(
             otherwise, so that forks can begin wherever a run has stopped) ...
     Raises:
         ConfigError: something in the above cannot work.
-        StudyFailed: runs keep failing with the same error.
+        StudyFailed: runs keep failing with the same error, or (`NothingBegun`) the budget has no room for the first run
+            that the strategy proposes.
     """
     made: Trainer
     if not hasattr(trainer, "train"):

@@ -323,7 +323,8 @@ def tune(
         options: `workers`, `checkpoint_seconds`, `keep_checkpoints`, `max_memory_bytes`, `feasible`: see `Study`.
     Raises:
         ConfigError: something in the above cannot work; nothing was trained.
-        StudyFailed: runs keep failing with the same error.
+        StudyFailed: runs keep failing with the same error, or the time that is left once workers have loaded is too
+            short for a first run.
         KeyboardInterrupt: after the runs have written their checkpoints; call again to go on.
     """
     if not hasattr(trainer, "train"):
@@ -416,7 +417,8 @@ def make_plan(study: Study, strategy: Strategy, loop: Loop, location: str | Path
     def timed(hyperparameters: Hyperparameters) -> Cost:
         return speed.timed(study.price(hyperparameters), trainer.horizon(hyperparameters))
 
-    forecast.check_budget(study.budget, study.space, timed)
+    loading_seconds = 0.0 if len(loop.tree) else loop.ledger.wall_seconds
+    forecast.check_budget(study.budget, study.space, timed, loading_seconds=loading_seconds)
     left = study.budget.left(loop.ledger)
     baseline = timed(study.baseline) if study.baseline is not None and not len(loop.tree) else Cost()
     each = forecast.scale(forecast.average_cost(study.space, timed, study.seed), strategy.share)

@@ -64,9 +64,11 @@ def cheapest(space: Space, whole_run: WholeRun, limit: str) -> tuple[dict[str, o
     return dict(best), amount(best)
 
 
-def check_budget(budget: Budget, space: Space, whole_run: WholeRun) -> None:
+def check_budget(budget: Budget, space: Space, whole_run: WholeRun, *, loading_seconds: float = 0.0) -> None:
     """Refuse a budget in which not even the cheapest run of the space fits.
 
+    Args:
+        loading_seconds: time that has gone before a first run.
     Raises:
         ConfigError: naming the limit, what was given, and the least that would work.
     """
@@ -74,12 +76,14 @@ def check_budget(budget: Budget, space: Space, whole_run: WholeRun) -> None:
         if name == "runs":
             continue
         point, least = cheapest(space, whole_run, name)
-        if least > limit:
+        gone = loading_seconds if name == "seconds" else 0.0
+        if least > limit - gone:
             shown = ", ".join(
                 f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in point.items()
             )
             raise ConfigError(
-                f"budget: {name} = {limit:,.6g} is too small for a single run: the least is {least:,.6g} ({shown})"
+                f"budget: {name} = {limit:,.6g} is too small for a single run:"
+                f" {f'loading took {gone:,.0f}, and ' if gone else ''}the least is {least:,.6g} ({shown})"
             )
 
 
@@ -134,6 +138,17 @@ def room_for(left: Mapping[str, float], cost: Cost, num_workers: int) -> float |
         elif each := getattr(cost, name):
             rooms.append(amount * (num_workers if name == "seconds" else 1) / each)
     return min(rooms, default=None)
+
+
+def shortage(left: Left, needed: Cost) -> str:
+    """Why nothing could begin, where not even a first run fits into what is left."""
+    name = left.lacks(needed, num_runs=1)
+    assert name is not None
+    wanted = 1 if name == "runs" else getattr(needed, name)
+    return (
+        f"no run has begun: the first that was proposed would take {wanted:,.6g} {name}, and {left.amounts[name]:,.6g}"
+        " of the budget are left. Give it more, or a space of shorter runs"
+    )
 
 
 def reduced(left: Left, cost: Cost, *, num_workers: int | None = None) -> Left:
