@@ -226,8 +226,9 @@ class _Turn:
         self._pending = [s.hyperparameters for s in standings if s.active or s.due is not None]
         self._known_pending = [s.hyperparameters for s in standings if (s.active or s.due is not None) and s.rung < 0]
         runs = math.inf if plan.runs is None else plan.runs
-        room = math.inf if plan.room is None else plan.room
-        self._starts = min(starts, runs) if room >= 1 else 0
+        self._room = math.inf if plan.room is None else plan.room
+        self._complete = has_finished(standings)
+        self._starts = min(starts, runs) if self._room >= 1 else 0
         self._begun = any(s.complete or s.may_go_on or s.active for s in standings)
 
     def actions(self, free_slots: int) -> list[Action]:
@@ -244,7 +245,10 @@ class _Turn:
 
     def _next(self) -> Action | None:
         chosen = self._worth_finishing() if self._plan.is_finishing else self._earned()
+        if chosen is not None and self._complete and self._step(chosen) > self._room:
+            chosen = None  # what is kept for confirmation is not spent before
         if chosen is not None:
+            self._room -= self._step(chosen)
             self._taken.add(chosen.run.id)
             self._pending.append(chosen.hyperparameters)
             return self._auto.ladder.advance(chosen)
@@ -258,6 +262,11 @@ class _Turn:
         self._pending.append(point)
         self._known_pending.append(point)
         return self._auto.begin(point, source)
+
+    def _step(self, standing: Standing) -> float:
+        """What the way to its next rung takes, in whole runs."""
+        assert standing.next_position is not None
+        return (standing.next_position - standing.run.position) / standing.run.horizon
 
     @cached_property
     def _trusts(self) -> bool:
@@ -308,7 +317,7 @@ class _Turn:
         return chosen
 
     def _bring_one_to_the_end(self) -> list[Action]:
-        """Where nothing else is left to do, one run is completed: the one that was brought furthest, the best there; the
+        """Where nothing else is left to do, one run is completed: that brought furthest, the best there; the
         first one where none has a result."""
         if has_finished(self._standings):
             return []
@@ -339,7 +348,7 @@ def _shares(problem: Problem) -> tuple[float, ...]:
 
 
 def _ladder(problem: Problem, shares: tuple[float, ...], name: str, trunk: bool | None) -> Direct:
-    if trunk is False:
+    if trunk is False or len(shares) == 1:
         return Direct(problem, shares, name)
     over_trunks = Trunk(problem, shares, name)
     try:

@@ -15,9 +15,9 @@ from thalweg.search.freeze_thaw import expected_improvement
 from thalweg.search.ladder import Standing
 from thalweg.search.lr_race import default_point, default_value, find_raced
 from thalweg.search.nearby import drawn, moved
-from thalweg.search.portfolio import portfolio
+from thalweg.search.portfolio import agreement, portfolio
 from thalweg.search.startup import new_point
-from thalweg.search.strategy import Problem, is_own
+from thalweg.search.strategy import Observation, Problem, is_own
 from thalweg.space import Choice, Dimension, Hyperparameters, Space
 
 Source = Literal["start", "prior", "nearby", "uniform", "model", "earlier"]
@@ -26,6 +26,7 @@ Source = Literal["start", "prior", "nearby", "uniform", "model", "earlier"]
 NUM_FROM_EARLIER = 6
 """Points of earlier studies that are tried first; more of them only if they turn out well."""
 _MOST_FROM_EARLIER = 32
+_NUM_COMPARED = 64
 _DECADE = math.log(10.0)
 _RACE_DECADES = (0.0, -0.5, 0.5)
 _RACE_UNITS = (0.5, 1 / 6, 5 / 6)
@@ -34,7 +35,7 @@ _BELIEF: dict[Source, tuple[float, float]] = {
     "nearby": (0.5, 3.0),
     "uniform": (0.3, 3.0),
     "model": (1.5, 3.0),
-    "earlier": (2.0, 3.0),
+    "earlier": (1.5, 3.0),
 }
 """Successes and tries that a source is credited with before it has any."""
 _SHARPNESS = 2
@@ -57,7 +58,8 @@ class Roots:
     **After them** a source is drawn, in proportion to the square of its rate of success: how many of its roots were
     among the best third of all before them, at their first rung. A tie is no success, so that the same again earns
     nothing. Sources are the priors; the neighbourhood of runs that lead at some rung; uniform draws that ignore the
-    priors, seldom at first; further points of earlier studies; and the model: of some 200 points from the
+    priors, seldom at first; further points of earlier studies, as far as these tell the order of the results here (rank
+    correlation); and the model: of some 200 points from the
     priors, from uniform draws and from around the leaders, the one with the largest expected improvement at the
     horizon, pending runs counted as if they had ended as expected. The model is asked less often while there are fewer
     than 5 results for each dimension.
@@ -125,6 +127,8 @@ class Roots:
         if "model" in weights:
             enough = _RESULTS_PER_DIMENSION * len(self._problem.space.dimensions)
             weights["model"] *= min(1.0, len(seen) / enough) ** 2
+        if "earlier" in weights:
+            weights["earlier"] *= self._agreement(own)
         shares = np.array(list(weights.values()))
         return list(weights)[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
@@ -138,6 +142,13 @@ class Roots:
         if self._num_used(standings) < len(self._more):
             found.append("earlier")
         return found
+
+    def _agreement(self, own: Sequence[Standing]) -> float:
+        """How well the earlier studies tell the order of what was seen here, in [0, 1]; 1 while that is not known."""
+        rungs = [next((k for k, loss in enumerate(s.losses) if loss is not None), None) for s in own]
+        first = [Observation(s.hyperparameters, s.loss(k)) for s, k in zip(own, rungs, strict=True) if k is not None]
+        found = agreement(self._problem.space, self._problem.earlier, first[-_NUM_COMPARED:])
+        return 1.0 if found is None else max(found, 0.0)
 
     def _num_used(self, standings: Sequence[Standing]) -> int:
         return sum(_source(standing) == "earlier" for standing in standings)
