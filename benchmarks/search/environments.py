@@ -30,11 +30,11 @@ STUDIES: dict[str, tuple[str, ...]] = {
 
 RESULTS_VERSION = 1
 """To be raised where tables, meter or a peer's script change, so that kept results are not taken for new ones."""
-SLOW = {("optuna", "gp_hyperband"), ("optuna", "gp_median")} | {
+SLOW = {("optuna", "gp_hyperband"), ("optuna", "gp_median"), ("neps", "prior_band"), ("smac", "hyperband")} | {
     ("syne_tune", study) for study in ("mobster", "hyper_tune", "dyhpo")
 }
-"""Peers whose Gaussian processes take from ten seconds to minutes for one study: they get fewer seeds and half of
-the budget, and no table of LoRA ranks, where there is nothing to model."""
+"""Peers that take from ten seconds to minutes for one study (Gaussian processes, forests, files on disk): they get
+fewer seeds and half of the budget, and no table of LoRA ranks, where there is nothing to model."""
 NUM_SLOW_SEEDS = 5
 
 
