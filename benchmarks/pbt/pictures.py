@@ -40,7 +40,9 @@ def draw(measured: Mapping[str, Any], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set(ylabel="learning rate")
-    panels[0].legend(frameon=False, fontsize=9)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9
+    )
     figure.savefig(path)
     reduce(path)
 

@@ -12,7 +12,9 @@ pretrain
     A population that pre-trains language models on film reviews under a constant schedule, mutating the learning rate,
     beside runs with a cosine schedule over a grid of peak rates: as many runs of the same length, so as many training
     tokens in all. The validation losses of the best of each, for several seeds, and of the schedule that the population
-    found, replayed from scratch with another seed beside the best cosine with that seed.
+    found, replayed from scratch with another seed beside the best cosine with that seed. As many runs at constant
+    rates, over the same grid, tell what is owed to the population, and what to having no decay; they were added after
+    the others had been seen.
 
 One run is trained at a time, on one core. Writes result.json beside this file, in which the claims of the parts that
 are left out stay as they are, and draws the schedules into schedules.png. The committed claims of `pretrain` are those
@@ -90,7 +92,8 @@ def main() -> None:
             claims["toy"] = toy_claims()
         if "pretrain" in options.parts:
             cosines = [sizing.run("cosine", seed) for seed in seeds]
-            claims["pretrain"] = pretrain_claims(populations, cosines, sizing)
+            constants = [sizing.run("constant", seed) for seed in seeds]
+            claims["pretrain"] = pretrain_claims(populations, cosines, constants, sizing)
     write(options.out, claims)
     if "pretrain" in options.parts:
         draw(claims["pretrain"][0]["measured"], options.out.with_name("schedules.png"))
@@ -129,10 +132,10 @@ class Sizing:
         return [highest / 2**halvings for halvings in reversed(range(self.members))]
 
     def run(self, kind: str, seed: int) -> Result:
-        """Train one of the two that are compared: equal in length and number of runs from scratch."""
+        """Train one of those that are compared: equal in length and number of runs from scratch."""
         rates = self.rates
-        if kind == "cosine":
-            space: dict[str, Any] = {"lr": {"choice": rates}, "schedule": "cosine"}
+        if kind != "population":
+            space: dict[str, Any] = {"lr": {"choice": rates}, "schedule": kind}
             strategy: dict[str, Any] = {"name": "grid"}
         else:
             # It begins about where the grid is, and may go far below.
@@ -159,7 +162,10 @@ class Sizing:
         found = run_study(made, self.folder / "store.db", quiet=True)
         best = best_of(found)
         rates_seen = [f"{stretch.hyperparameters['lr']:.2g}" for stretch in schedule(found.tree, best.id)]
-        print(f"{made.name}: {len(found.tree)} runs, loss {final(best):.4f}, rate {' > '.join(rates_seen)}", flush=True)
+        print(
+            f"{made.name}: {len(own_runs(found))} runs, loss {final(best):.4f}, rate {' > '.join(rates_seen)}",
+            flush=True,
+        )
         return found
 
 
@@ -251,50 +257,77 @@ def toy_value(strategy: Mapping[str, Any], seed: int) -> float:
     return found.best_value
 
 
-def pretrain_claims(populations: list[Result], cosines: list[Result], sizing: Sizing) -> list[dict[str, Any]]:
-    """The population's best against the best cosine: as they were found, and from scratch with another seed."""
-    pairs = list(zip(populations, cosines, strict=True))
-    texts = {
-        "the best of a population less the best cosine of a grid at equal training tokens": [
-            (final(best_of(population)), final(best_of(cosine))) for population, cosine in pairs
-        ],
-        "both schedules replayed with another seed, the population's less the cosine's": [
-            (again(population, seed), again(cosine, seed)) for seed, (population, cosine) in enumerate(pairs, 1000)
-        ],
+def pretrain_claims(
+    populations: list[Result], cosines: list[Result], constants: list[Result], sizing: Sizing
+) -> list[dict[str, Any]]:
+    """The population's best against the best of the grids: as they were found, and from scratch with another seed."""
+    found_by = {"population": populations, "cosine": cosines, "constant": constants}
+    losses = {kind: [final(best_of(found)) for found in those] for kind, those in found_by.items()}
+    again_by = {
+        kind: [again(found, seed) for seed, found in enumerate(found_by[kind], 1000)]
+        for kind in ("population", "cosine")
     }
-    found_by = {"population": populations, "cosine": cosines}
-    tokens = {
-        f"{name}_tokens": {
-            kind: [found.ledger.by_kind()[spent].tokens for found in those] for kind, those in found_by.items()
-        }
-        for spent, name in (("train", "training"), ("evaluate", "evaluation"))
-    }
-    claims = []
-    for text, losses in texts.items():
-        differences = [own - other for own, other in losses]
-        half = stats.t.ppf(0.975, len(differences) - 1) * stdev(differences) / math.sqrt(len(differences))
-        measured = {
-            "population_losses": [round(own, 4) for own, _ in losses],
-            "cosine_losses": [round(other, 4) for _, other in losses],
-            "interval_95": [round(mean(differences) - half, 4), round(mean(differences) + half, 4)],
-            **tokens,
-            "runs_each": sizing.members,
-            "steps_of_a_run": sizing.steps,
-            "warmup_steps": WARMUP_STEPS,
-            "peak_rates_of_cosine": sizing.rates,
-            "losses_by_peak_rate": [by_rate(cosine) for cosine in cosines],
-            "best_peak_rates": [best_of(cosine).hyperparameters["lr"] for cosine in cosines],
-            "schedules_of_populations": [stretches(population) for population in populations],
-            "load_average_per_core": round(os.getloadavg()[0] / (os.cpu_count() or 1), 1),
-        }
-        whole = f"validation loss, {sizing.size} model: {text}; mean difference"
-        claims.append(result.claim(whole, measured, mean(differences), at_most=0))
-    return claims
+    described = description(found_by, sizing)
+    equal = "at equal training tokens"
+    return [
+        difference(f"the best of a population less the best cosine of a grid {equal}", losses, "cosine", described),
+        difference(
+            "both schedules replayed with another seed, the population's less the cosine's",
+            again_by,
+            "cosine",
+            {"size": sizing.size},
+        ),
+        difference(
+            f"the best of a population less the best constant rate of a grid {equal}",
+            losses,
+            "constant",
+            {"size": sizing.size, "losses_by_rate": [by_rate(found) for found in constants]},
+        ),
+    ]
 
 
-def by_rate(cosine: Result) -> list[float | None]:
+def description(found_by: Mapping[str, list[Result]], sizing: Sizing) -> dict[str, Any]:
+    """What was run, and the schedules that were found."""
+    cosines = found_by["cosine"]
+    return {
+        "size": sizing.size,
+        "training_tokens": {kind: [tokens(found, "train") for found in those] for kind, those in found_by.items()},
+        "evaluation_tokens": {kind: [tokens(found, "evaluate") for found in those] for kind, those in found_by.items()},
+        "runs_each": sizing.members,
+        "steps_of_a_run": sizing.steps,
+        "warmup_steps": WARMUP_STEPS,
+        "peak_rates_of_cosine": sizing.rates,
+        "losses_by_peak_rate": [by_rate(cosine) for cosine in cosines],
+        "best_peak_rates": [best_of(cosine).hyperparameters["lr"] for cosine in cosines],
+        "schedules_of_populations": [stretches(population) for population in found_by["population"]],
+        "load_average_per_core": round(os.getloadavg()[0] / (os.cpu_count() or 1), 1),
+    }
+
+
+def difference(
+    text: str, losses: Mapping[str, list[float]], other: str, described: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A claim that a population's loss is at most another's, by the mean over the seeds."""
+    differences = [own - its for own, its in zip(losses["population"], losses[other], strict=True)]
+    half = stats.t.ppf(0.975, len(differences) - 1) * stdev(differences) / math.sqrt(len(differences))
+    measured = {
+        "population_losses": [round(loss, 4) for loss in losses["population"]],
+        f"{other}_losses": [round(loss, 4) for loss in losses[other]],
+        "interval_95": [round(mean(differences) - half, 4), round(mean(differences) + half, 4)],
+        **described,
+    }
+    whole = f"validation loss, {described['size']} model: {text}; mean difference"
+    return result.claim(whole, measured, mean(differences), at_most=0)
+
+
+def tokens(found: Result, kind: str) -> int:
+    """What a study's own runs have spent, without replays."""
+    return sum(found.ledger.spent[run.id][kind].tokens for run in own_runs(found))
+
+
+def by_rate(found: Result) -> list[float | None]:
     """The final losses of the grid, from the lowest peak rate on; None for a run that diverged."""
-    runs = sorted(cosine.tree, key=lambda run: run.hyperparameters["lr"])
+    runs = sorted(own_runs(found), key=lambda run: run.hyperparameters["lr"])
     return [round(final(run), 4) if run.status == "finished" else None for run in runs]
 
 
@@ -311,10 +344,13 @@ def again(found: Result, seed: int) -> float:
     return loss
 
 
+def own_runs(found: Result) -> list[Run]:
+    """The runs of a study without replays, which begin by hand."""
+    return [run for run in found.tree if run.origin != "hand"]
+
+
 def best_of(found: Result) -> Run:
-    best = found.best
-    assert best is not None, "no run has finished"
-    return best
+    return min((run for run in own_runs(found) if run.status == "finished"), key=final)
 
 
 def final(run: Run) -> float:
