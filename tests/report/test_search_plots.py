@@ -21,7 +21,8 @@ from thalweg.budget import Budget, Cost, Ledger, Left, SpendKind
 from thalweg.errors import ConfigError
 from thalweg.report.lineage_costs import costs_to_reach
 from thalweg.report.plots_cost import pareto_front
-from thalweg.report.plots_rungs import WITH_RUNGS, compared, shares
+from thalweg.report.plots_rungs import compared
+from thalweg.report.rung_places import WITH_RUNGS, shares
 from thalweg.report.search_plots import PLOTS
 from thalweg.report.view import StudyView
 from thalweg.search import STRATEGIES, Problem, strategy

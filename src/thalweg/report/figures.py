@@ -34,6 +34,7 @@ from thalweg.report.palette import (
     tick_format,
 )
 from thalweg.report.parallel import parallel_coordinates
+from thalweg.report.rung_places import WITH_RUNGS
 from thalweg.report.view import StudyView
 from thalweg.report.wording import result, score
 from thalweg.track.series import Reduced
@@ -55,7 +56,7 @@ class Panel:
 def all_panels(view: StudyView, curves: Curves) -> list[Panel]:
     """The report's figures, in order."""
     panels = [_history_panel(view), _curves_panel(view, curves), _tree_panel(view)]
-    if view.strategy.get("name") == "halving":
+    if view.strategy.get("name") in WITH_RUNGS and not view.strategy.get("shortened"):
         panels.append(_rungs_panel(view))
     return [*panels, _parallel_panel(view), _importance_panel(view), _cost_panel(view)]
 
@@ -354,7 +355,7 @@ def _tree_panel(view: StudyView) -> Panel:
 
 
 def _rungs_panel(view: StudyView) -> Panel:
-    caption = "Halving compares runs at the same share of their own training and trains the better ones on."
+    caption = "Runs are compared at the same share of their own training, and the better ones are trained on."
     return _panel("rungs", "Rungs", caption, rungs(view), "No run has reached a rung yet.")
 
 

@@ -9,7 +9,7 @@ const PLOTS = {
   history: "History", parallel: "Parallel coordinates", importance: "Importance", slices: "Slices", contour: "Contour", rungs: "Rungs", pareto: "Pareto",
 };
 
-/** Strategies that compare runs before their horizon, as plots_rungs.py knows them. */
+/** Strategies that compare runs before their horizon, as rung_places.py knows them. */
 const WITH_RUNGS = ["asha", "auto", "bohb", "freeze_thaw", "halving", "hyperband", "lr_race", "successive_halving", "two_stage"];
 const hasRungs = (strategy) => WITH_RUNGS.includes(strategy?.name) && !strategy.shortened;
 
