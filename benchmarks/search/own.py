@@ -156,12 +156,15 @@ class _Study:
         return fitting
 
     def _fitting(self, actions: Sequence[Action], left: Left) -> list[Action]:
-        fitting = []
+        fitting, full = [], False
         for action in actions:
             now, needed = prices(action, self.tree, self.trainer, Speed())
-            if left.lacks(needed, num_runs=1 if isinstance(action, Start) else 0) is None:
-                fitting.append(action)
-                left = reduced(left, now)
+            is_root = isinstance(action, Start)
+            if (is_root and full) or left.lacks(needed, num_runs=int(is_root)) is not None:
+                full |= is_root
+                continue
+            fitting.append(action)
+            left = reduced(left, now)
         return fitting
 
     def _begin(self, action: Action) -> None:

@@ -177,12 +177,16 @@ class Loop:
 
     def _fitting(self, actions: Sequence[Action], left: Left) -> list[Action]:
         """The actions that what is left has room for, one after the other."""
-        fitting = []
+        fitting, full = [], False
         for action in actions:
             now, needed = prices(action, self.tree, self.study.trainer, self.speed)
-            if left.lacks(needed, num_runs=1 if isinstance(action, Start) else 0) is None:
-                fitting.append(action)
-                left = reduced(left, now)
+            is_root = isinstance(action, Start)
+            # After a root that does not fit there is none: strategies count roots, and would begin the later one twice.
+            if (is_root and full) or left.lacks(needed, num_runs=int(is_root)) is not None:
+                full |= is_root
+                continue
+            fitting.append(action)
+            left = reduced(left, now)
         return fitting
 
     def apply(self, action: Action) -> None:
