@@ -282,7 +282,7 @@ def tune(
     space: Mapping[str, Any] | Space | Literal["suggested"],
     metric: str,
     budget: str | Mapping[str, float] | Budget,
-    strategy: str | Mapping[str, Any] = "tpe",
+    strategy: str | Mapping[str, Any] = "auto",
     name: str | None = None,
     horizon: int | Callable[[Hyperparameters], int] | None = None,
     unit: Unit | None = None,
@@ -307,7 +307,8 @@ def tune(
         metric: what to improve, as the trainer reports it: "accuracy", or "max reward" / "min regret".
         budget: "20 min", "12 runs, 1e15 flops", or a mapping such as `{"minutes": 20}`. What is used up first ends
             the study.
-        strategy: a name, or a mapping of a name and options: `{"name": "halving", "sampler": "tpe", "eta": 3}`.
+        strategy: a name, or a mapping of a name and options: `{"name": "halving", "sampler": "tpe", "eta": 3}`. The
+            default, `auto`, is described in `thalweg.search.auto`.
         name: of the study in its store; by default the trainer's or the function's.
         horizon: for a function: the position at which a run is complete, or a function of the hyperparameters.
         unit: for a function: what its positions count.

@@ -89,7 +89,7 @@ class StudyFile(_Table):
     budget: dict[str, Any]
     space: dict[str, Any]
     trainer: dict[str, Any]
-    strategy: dict[str, Any] = {"name": "tpe"}
+    strategy: dict[str, Any] = {"name": "auto"}
     baseline: dict[str, Any] | None = None
     constraints: ConstraintsTable | None = None
     stopping: StoppingTable | None = None
