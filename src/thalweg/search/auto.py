@@ -32,6 +32,8 @@ RESULTS_PER_DIMENSION = 5
 _MIN_RESULTS = 6
 _DEAREST_EVALUATION = 1.5
 _LEAST_CHANCE = 0.02
+_NUM_IN_QUESTION = 32
+"""At each rung, runs that a model's prediction is asked for."""
 _MANY_FINALISTS = 6
 _MOST_SEEDS = 4
 _CONFIRM = "confirm"
@@ -279,12 +281,20 @@ class _Turn:
 
     @cached_property
     def _ends(self) -> dict[str, tuple[float, float]]:
-        """Where the model expects each run to end, and how surely, in its own scale; empty without one."""
+        """Where the model expects each run to end that comes into question, and how surely, in its own scale; empty
+        without a model."""
         if self._model is None:
             return {}
-        means, deviations = self._model.predict([standing.hyperparameters for standing in self._standings])
-        triples = zip(self._standings, means.tolist(), deviations.tolist(), strict=True)
-        return {standing.run.id: (mean, deviation) for standing, mean, deviation in triples}
+        asked = {standing.run.id: standing for standing in self._in_question()}
+        means, deviations = self._model.predict([standing.hyperparameters for standing in asked.values()])
+        return dict(zip(asked, zip(means.tolist(), deviations.tolist(), strict=True), strict=True))
+
+    def _in_question(self) -> list[Standing]:
+        """At each rung the best of those that wait there, and of the complete ones."""
+        found: list[Standing] = []
+        for rung in range(self._auto.ladder.num_rungs - 1):
+            found += by_loss((s for s in self._standings if s.rung == rung and _waits(s)), rung)[:_NUM_IN_QUESTION]
+        return found + by_loss((s for s in self._standings if _has_result_at_end(s)), -1)[:_NUM_IN_QUESTION]
 
     def _earned(self) -> Standing | None:
         """The next promotion, to the highest rung first."""
@@ -295,7 +305,7 @@ class _Turn:
             if not waiting or gone >= len(there) // ETA:
                 continue
             if self._trusts and gone % 2 == 1 and self._ends:
-                return min(waiting, key=lambda s: (self._ends[s.run.id][0], s.run.number))
+                return min(waiting, key=self._rank)
             return waiting[0]
         return None
 
@@ -309,12 +319,16 @@ class _Turn:
             return furthest
         chosen = furthest
         if self._trusts:
-            chosen = min(waiting, key=lambda s: (self._ends[s.run.id][0], s.run.number))
-        complete = [self._ends[s.run.id][0] for s in self._standings if s.complete]
-        mean, deviation = self._ends[chosen.run.id]
+            chosen = min(waiting, key=self._rank)
+        complete = [self._ends[s.run.id][0] for s in self._standings if s.complete and s.run.id in self._ends]
+        mean, deviation = self._ends.get(chosen.run.id, (math.inf, 1.0))
         if complete and ndtr((min(complete) - mean) / max(deviation, 1e-12)) < _LEAST_CHANCE:
             return None
         return chosen
+
+    def _rank(self, standing: Standing) -> tuple[float, int]:
+        """The lower, the better it is expected to end; what does not come into question is last."""
+        return self._ends.get(standing.run.id, (math.inf, 1.0))[0], standing.run.number
 
     def _bring_one_to_the_end(self) -> list[Action]:
         """Where nothing else is left to do, one run is completed: that brought furthest, the best there; the
@@ -330,6 +344,10 @@ class _Turn:
 def _waits(standing: Standing) -> bool:
     """Whether it rests at a rung with a finite result, and may go on."""
     return standing.rung >= 0 and standing.waits_at(standing.rung)
+
+
+def _has_result_at_end(standing: Standing) -> bool:
+    return standing.complete and standing.losses[-1] is not None
 
 
 def _shares(problem: Problem) -> tuple[float, ...]:

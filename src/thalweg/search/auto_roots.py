@@ -15,7 +15,7 @@ from thalweg.search.freeze_thaw import expected_improvement
 from thalweg.search.ladder import Standing
 from thalweg.search.lr_race import default_point, default_value, find_raced
 from thalweg.search.nearby import drawn, moved
-from thalweg.search.portfolio import agreement, portfolio
+from thalweg.search.portfolio import agreement, portfolio, predicted_regrets
 from thalweg.search.startup import new_point
 from thalweg.search.strategy import Observation, Problem, is_own
 from thalweg.space import Choice, Dimension, Hyperparameters, Space
@@ -75,6 +75,7 @@ class Roots:
         race = [point for point in _race(space) if problem.is_feasible(point)]
         self._first = [*earlier[:NUM_FROM_EARLIER], *race]
         self._more = earlier[NUM_FROM_EARLIER:]
+        self._regrets: dict[str, float] = {}
 
     def propose(
         self,
@@ -147,8 +148,15 @@ class Roots:
         """How well the earlier studies tell the order of what was seen here, in [0, 1]; 1 while that is not known."""
         rungs = [next((k for k, loss in enumerate(s.losses) if loss is not None), None) for s in own]
         first = [Observation(s.hyperparameters, s.loss(k)) for s, k in zip(own, rungs, strict=True) if k is not None]
-        found = agreement(self._problem.space, self._problem.earlier, first[-_NUM_COMPARED:])
+        found = agreement(self._problem.space, self._problem.earlier, first[-_NUM_COMPARED:], regrets=self._regret)
         return 1.0 if found is None else max(found, 0.0)
+
+    def _regret(self, point: Hyperparameters) -> float:
+        """What the earlier studies say of a point; they never change."""
+        key = repr(point)
+        if key not in self._regrets:
+            self._regrets[key] = predicted_regrets(self._problem.space, self._problem.earlier, [point])[0]
+        return self._regrets[key]
 
     def _num_used(self, standings: Sequence[Standing]) -> int:
         return sum(_source(standing) == "earlier" for standing in standings)

@@ -16,7 +16,7 @@ al. 2020 (TaskSet), arXiv:2002.11887.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -88,12 +88,19 @@ def predicted_regrets(space: Space, earlier: Sequence[Earlier], points: Sequence
     return [float(value) for value in _predicted(space, known, points).mean(axis=1)]
 
 
-def agreement(space: Space, earlier: Sequence[Earlier], observations: Sequence[Observation]) -> float | None:
+def agreement(
+    space: Space,
+    earlier: Sequence[Earlier],
+    observations: Sequence[Observation],
+    *,
+    regrets: Callable[[Hyperparameters], float] | None = None,
+) -> float | None:
     """How well the earlier studies' order predicts the order that this one has seen so far.
 
     Args:
         space: of this study.
         observations: its results; those that lack a dimension of the space are left out.
+        regrets: what the earlier studies say of a point (`predicted_regrets`), where that was worked out already.
     Returns:
         Spearman's rank correlation of the predicted regrets with the losses, in [-1, 1]: 1 where the order is the
         same. None with fewer than 3 results, or where either side does not tell them apart.
@@ -101,7 +108,8 @@ def agreement(space: Space, earlier: Sequence[Earlier], observations: Sequence[O
     inside = [seen for seen in observations if _mapped(space, seen.hyperparameters, complete=False) is not None]
     if len(inside) < _MIN_OBSERVATIONS:
         return None
-    predicted = _ranks(predicted_regrets(space, earlier, [seen.hyperparameters for seen in inside]))
+    points = [seen.hyperparameters for seen in inside]
+    predicted = _ranks(predicted_regrets(space, earlier, points) if regrets is None else [*map(regrets, points)])
     losses = _ranks([seen.loss for seen in inside])
     if np.ptp(predicted) == 0 or np.ptp(losses) == 0:
         return None
