@@ -32,6 +32,8 @@ RESULTS_PER_DIMENSION = 5
 _MIN_RESULTS = 6
 _DEAREST_EVALUATION = 1.5
 _LEAST_CHANCE = 0.02
+_ROOM_FOR_MORE = 2.0
+"""Whole runs; with less left at the end no root begins: it would hardly be completed."""
 _NUM_IN_QUESTION = 32
 """At each rung, runs that a model's prediction is asked for."""
 _MANY_FINALISTS = 6
@@ -56,7 +58,7 @@ class Auto:
     (`scaling/fidelity_model.py`), which corrects what early losses get wrong in the same way everywhere.
 
     **The end.** In the last fifth of the budget paused runs that may still beat the best one are brought on before new
-    ones begin.
+    ones begin, and in the last two whole runs no more begin.
 
     **Confirmation.** From some 14 whole runs' worth of budget on, 15% of it is kept: the two or three best complete
     runs are trained again from scratch under 1 to 4 other seeds, and the winner is the one with the best mean. The
@@ -254,7 +256,8 @@ class _Turn:
             self._taken.add(chosen.run.id)
             self._pending.append(chosen.hyperparameters)
             return self._auto.ladder.advance(chosen)
-        if self._starts < 1 or not self._auto.may_begin(self._index) or (self._plan.is_finishing and self._begun):
+        too_late = self._plan.is_finishing and self._begun and self._room < _ROOM_FOR_MORE
+        if self._starts < 1 or not self._auto.may_begin(self._index) or too_late:
             return None
         point, source = self._auto.roots.propose(
             self._standings, lambda: self._model, self._pending, self._known_pending, self._index
