@@ -61,9 +61,10 @@ def run(keys: list[Key], num_processes: int) -> None:
         waiting = {processes.submit(carry_out, *key, str(BUILD)): key for key in keys}
         for done in as_completed(waiting):
             outcome = done.result().to_dict()
-            temporary = folder / "study.tmp"
+            path = folder / f"{'-'.join(map(str, waiting[done]))}.json"
+            temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(outcome))
-            temporary.replace(folder / f"{'-'.join(map(str, waiting[done]))}.json")
+            temporary.replace(path)
             print(
                 f"{outcome['task']}, {outcome['strategy']}, seed {outcome['seed']}: test loss"
                 f" {outcome['test']['loss']:.4f}, validation {outcome['validation']['loss']:.4f},"

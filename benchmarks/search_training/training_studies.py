@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,15 +106,16 @@ def _own(loaded: Loaded, strategy: str, seed: int) -> dict[str, Any]:
     assert best is not None, f"{study.name} has no finished run"
     run = HereRun(best.id, best.hyperparameters, best.horizon, best.seed, _nobody)
     run.save(*trainer.newest[best.id])
-    finished = [(point.spent.tokens, point.best_finished) for point in simulation.trace]
+    whole = loaded.trainer.horizon(loaded.defaults)
+    at_the_end = [(point.spent.tokens, point.value) for point in simulation.trace if point.position >= whole]
     return {
         "hyperparameters": dict(best.hyperparameters),
         "validation": dict(best.reports[-1].metrics),
         "test": tested(loaded.trainer, run),
         "tokens": simulation.ledger.total().tokens,
         "num_configurations": len(simulation.tree.roots()),
-        "num_finished": sum(run.status == "finished" for run in simulation.tree),
-        "path": _changes(finished),
+        "num_finished": sum(run.status == "finished" and run.position >= whole for run in simulation.tree),
+        "path": _path(at_the_end),
     }
 
 
@@ -151,7 +152,7 @@ def _optuna(loaded: Loaded, seed: int) -> dict[str, Any]:
     study.enqueue_trial({name: loaded.defaults[name] for name in loaded.space.dimensions})
     left = _Purse(loaded.budget_tokens)
     finished: list[tuple[HereRun, float]] = []
-    points: list[tuple[int, float | None]] = []
+    points: list[tuple[int, float]] = []
     num_trials = 0
     for num_trials in range(1, _MAX_TRIALS + 1):
         trial = study.ask()
@@ -164,7 +165,7 @@ def _optuna(loaded: Loaded, seed: int) -> dict[str, Any]:
             if step == _STEPS:
                 state = optuna.trial.TrialState.COMPLETE
                 finished.append((run, loss))
-                points.append((left.spent, min(loss for _, loss in finished)))
+                points.append((left.spent, loss))
             elif trial.should_prune():
                 state = optuna.trial.TrialState.PRUNED
                 break
@@ -182,7 +183,7 @@ def _optuna(loaded: Loaded, seed: int) -> dict[str, Any]:
         "tokens": spent,
         "num_configurations": num_trials,
         "num_finished": len(finished),
-        "path": _changes(points),
+        "path": _path(points),
     }
 
 
@@ -233,12 +234,13 @@ def _suggest(loaded: Loaded, trial: Any) -> Hyperparameters:
     return loaded.space.complete(chosen)
 
 
-def _changes(points: list[tuple[int, float | None]]) -> tuple[tuple[int, float], ...]:
-    changes: list[tuple[int, float]] = []
-    for tokens, best in points:
-        if best is not None and (not changes or changes[-1][1] != best):
-            changes.append((tokens, best))
-    return tuple(changes)
+def _path(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """The points that are better than all before them."""
+    path: list[tuple[int, float]] = []
+    for tokens, loss in points:
+        if not path or loss < path[-1][1]:
+            path.append((tokens, loss))
+    return tuple(path)
 
 
 def _nobody(cost: Cost) -> None:
