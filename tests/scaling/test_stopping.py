@@ -40,8 +40,10 @@ def test_the_expected_improvement_of_uniform_results() -> None:
     for num in (12, 60):
         found = [expected_improvement(rng.uniform(size=num)) for _ in range(400)]
         truth = 1 / ((num + 1) * (num + 2))
-        # The larger of two estimates counts, so it errs towards going on.
-        assert truth <= np.mean(found) <= 3 * truth  # type: ignore[arg-type, operator]
+        # The larger of two estimates counts, of all results and of the later half: it errs towards going on. The half
+        # alone says what as many results would; the larger of both is seldom much above the larger expectation.
+        of_half = 1 / ((num / 2 + 1) * (num / 2 + 2))
+        assert truth <= np.mean(found) <= 1.2 * of_half  # type: ignore[arg-type, operator]
 
 
 def test_it_says_nothing_too_early_and_never_less_than_zero() -> None:
