@@ -145,15 +145,14 @@ def test_the_benchmarks_table_goes_between_its_marks() -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    curves = {
-        "full_trainings": [1.0, 5.0, 10.0, 20.0],
-        "columns": ["median"],
+    groups = {
         "tables, unused": {
-            "gp": [[9.0], [0.5], [math.nan], [0.2]],
-            "random_uniform": [[9.0], [0.4], [0.3], [0.2]],
-            "auto": [[9.0], [0.15], [0.125], [0.031]],
-        },
+            "gp": {"median": [0.5, None, 0.2]},
+            "random_uniform": {"median": [0.4, 0.3, 0.2]},
+            "auto": {"median": [0.15, 0.125, 0.031]},
+        }
     }
+    claims = [{"claim": "another", "measured": {}}, {"claim": f"{module.CLAIM}; and so on", "measured": groups}]
     before, after = f"a\n{module.BEGIN}\n", f"{module.END}\nb\n"
     expected = """**tables, unused**
 
@@ -163,7 +162,7 @@ def test_the_benchmarks_table_goes_between_its_marks() -> None:
 | random, no priors | 0.40 | 0.30 | 0.20 |
 | gp | 0.50 | - | 0.20 |
 """
-    once = module.written(f"{before}old{after}", curves)
+    once = module.written(f"{before}old{after}", claims)
     assert once == before + expected + after
-    assert module.written(once, curves) == once
-    assert module.written(page("strategies.md"), curves).startswith("# Which strategy, when")
+    assert module.written(once, claims) == once
+    assert module.written(page("strategies.md"), claims).startswith("# Which strategy, when")

@@ -37,7 +37,9 @@ EXPECTED = {
 def write(found: Sequence[Found], folder: Path) -> None:
     """Everything that the folder shows."""
     regrets = Regrets(found)
-    result.write(folder / "result.json", claims(regrets, found), ["optuna", "numpy", "scipy"])
+    made = claims(regrets, found)
+    result.write(folder / "result.json", made, ["optuna", "numpy", "scipy"])
+    pictures.write_ranks(made, folder)
     (folder / "curves.json").write_text(json.dumps(pictures.curves(regrets)) + "\n")
     pictures.write(regrets, folder)
 
