@@ -41,7 +41,8 @@ _SLOW_MODELS = ("gp", "cmaes", "sobol", "prior_band")
 def _parametrized(*, quick_only: bool) -> pytest.MarkDecorator:
     cases = []
     for name, options in CASES:
-        slow = bool({name, options.get("sampler")} & {*_SLOW_MODELS})
+        # A grid under rungs says little that random draws do not: with the slow ones, to keep `make test` short.
+        slow = bool({name, options.get("sampler")} & {*_SLOW_MODELS}) or options.get("sampler") == "grid"
         shown = "-".join([name, *(v if isinstance(v, str) else f"{k}={v}" for k, v in options.items())])
         if not (slow and quick_only):
             cases.append(pytest.param(name, options, id=shown, marks=[pytest.mark.slow] if slow else []))
