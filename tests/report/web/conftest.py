@@ -91,7 +91,7 @@ def running(store: Store, **options: Any) -> Iterator[WebServer]:
         yield server
     finally:
         server.stop()
-        thread.join(10)
+        thread.join(60)  # a busy machine takes its time
         assert not thread.is_alive()
 
 
