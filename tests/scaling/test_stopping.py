@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from thalweg.errors import ConfigError
-from thalweg.scaling.stopping import Stopping, _expected_best, expected_improvement, verdict
+from thalweg.scaling.stopping import Stopping, _expected_best, _next_gain, expected_improvement, verdict
 from thalweg.tree import Metric, Report, Run, Tree
 
 ACCURACY = Metric("accuracy", "max")
@@ -38,12 +38,18 @@ def test_the_expected_improvement_of_uniform_results() -> None:
     """The best of n uniform numbers is 1 / (n + 1) on average, so that one more gains 1 / ((n + 1) (n + 2))."""
     rng = np.random.default_rng(0)
     for num in (12, 60):
-        found = [expected_improvement(rng.uniform(size=num)) for _ in range(400)]
-        truth = 1 / ((num + 1) * (num + 2))
-        # The larger of two estimates counts, of all results and of the later half: it errs towards going on. The half
-        # alone says what as many results would; the larger of both is seldom much above the larger expectation.
-        of_half = 1 / ((num / 2 + 1) * (num / 2 + 2))
-        assert truth <= np.mean(found) <= 1.2 * of_half  # type: ignore[arg-type, operator]
+        gains = [_next_gain(rng.uniform(size=num)) for _ in range(400)]
+        assert np.mean(gains) == pytest.approx(1 / ((num + 1) * (num + 2)), rel=0.15)
+
+
+def test_the_later_half_counts_where_it_says_more() -> None:
+    """Of exchangeable results it always does, knowing only half of them: the search errs towards going on."""
+    rng = np.random.default_rng(1)
+    found = [expected_improvement(rng.uniform(size=60)) for _ in range(400)]
+    assert np.mean(found) == pytest.approx(1 / (31 * 32), rel=0.15)  # type: ignore[arg-type]
+    # Too few for a half of their own.
+    found = [expected_improvement(rng.uniform(size=12)) for _ in range(400)]
+    assert np.mean(found) == pytest.approx(1 / (13 * 14), rel=0.15)  # type: ignore[arg-type]
 
 
 def test_it_says_nothing_too_early_and_never_less_than_zero() -> None:
