@@ -91,7 +91,7 @@ def running(store: Store, **options: Any) -> Iterator[WebServer]:
         yield server
     finally:
         server.stop()
-        thread.join(60)  # a busy machine takes its time
+        thread.join(10)
         assert not thread.is_alive()
 
 

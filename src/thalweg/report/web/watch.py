@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ class Watch:
     """Looks at one store, from one thread at a time."""
 
     store: Store
+    clock: Callable[[], float] = time.monotonic
+    """Seconds that only ever grow: what silence is measured by."""
     _newest: float = field(default_factory=time.time)
     _seen: dict[str, float] = field(default_factory=dict)
     _spoke: dict[str, tuple[str, float, int]] = field(default_factory=dict)
@@ -42,7 +44,7 @@ class Watch:
         fresh = [(study, run, at) for study, run, at in changes if self._seen.get(run) != at]
         self._seen = {run: at for _, run, at in changes}
         self._newest = max([self._newest, *(at for _, _, at in fresh)])
-        now = time.monotonic()
+        now = self.clock()
         self._spoke.update({run: (study, now, 0) for study, run, _ in fresh})
         return [(study, run) for study, run, _ in fresh] + self._silent(now)
 
@@ -63,7 +65,7 @@ class Watch:
 
         Empty where the last look was a moment ago.
         """
-        started = time.monotonic()
+        started = self.clock()
         if started < self._next_studies:
             return []
         found = []
@@ -78,6 +80,6 @@ class Watch:
             if name in self._studies and self._studies[name] != state:
                 found.append(name)
             self._studies[name] = state
-        took = time.monotonic() - started
+        took = self.clock() - started
         self._next_studies = started + max(STUDY_SECONDS, took / STUDY_SHARE)
         return found
